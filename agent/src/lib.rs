@@ -1,0 +1,4 @@
+//! What authors of AFDG agents use.
+
+pub mod host;
+pub mod row;

@@ -1,0 +1,1 @@
+//! Clients of the catalog: registration, heartbeats, the watched routing table, admin.

@@ -1,0 +1,1 @@
+//! The catalog server: which nodes, regions, slots and agent types there are.

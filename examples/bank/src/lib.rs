@@ -1,0 +1,1 @@
+//! Example agent: a bank account that transfers to others.

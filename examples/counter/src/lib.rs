@@ -1,0 +1,1 @@
+//! Example agent: a counter.

@@ -1,0 +1,1 @@
+//! Example agent: a customer with a purchase history.

@@ -1,0 +1,1 @@
+//! The extension: the gateway through which clients call agents.

@@ -1,0 +1,1 @@
+//! Client of region nodes: forwards messages over one stream a node.

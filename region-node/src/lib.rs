@@ -1,0 +1,1 @@
+//! The region node: replicas of regions, and the executor that runs agents' turns.

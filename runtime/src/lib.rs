@@ -1,0 +1,39 @@
+//! What AFDG's servers get from the world, passed in so that a test or a simulator can stand in for it:
+//! wall clock ([`Clock`]), randomness ([`Entropy`]), sockets ([`Net`]), disk ([`Disk`]); and the life of a
+//! server's tasks ([`Tasks`]). Timers are tokio's, which a simulator controls by itself.
+
+mod clock;
+mod disk;
+mod entropy;
+mod net;
+pub mod process;
+mod tasks;
+
+pub use clock::{Clock, SystemClock};
+pub use disk::{AppendFile, Disk, RealDisk};
+pub use entropy::{Entropy, SystemEntropy};
+pub use net::{BoxIo, Incoming, Io, Listener, Net, TcpNet, channel_to};
+pub use tasks::{OnEnd, Tasks};
+
+use std::sync::Arc;
+
+/// The world of one server. Cheap to clone.
+#[derive(Clone)]
+pub struct World {
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    pub net: Arc<dyn Net>,
+    pub disk: Arc<dyn Disk>,
+}
+
+impl World {
+    /// The machine's own clock, randomness, sockets and disk.
+    pub fn real() -> Self {
+        Self {
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy),
+            net: Arc::new(TcpNet),
+            disk: Arc::new(RealDisk),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Tests of whole grids: in one process and as real processes.

@@ -1,0 +1,20 @@
+//! The nouns that AFDG's crates share: who is addressed ([`AgentRef`]), by what message
+//! ([`MessageId`]), where it lives ([`Slot`], [`RegionId`], [`NodeId`]), how big things may be
+//! ([`limits`]) and how a message can fail ([`CallError`]).
+//!
+//! Nothing here does IO, reads a clock or draws randomness.
+
+mod agent_ref;
+mod call_error;
+mod ids;
+pub mod limits;
+mod message_id;
+mod rows;
+mod slot;
+
+pub use agent_ref::{AgentRef, AgentRefError};
+pub use call_error::{AgentError, CallError, Code, GridError, Reason, Retry};
+pub use ids::{ClusterId, Epoch, NodeId, RegionId, Term};
+pub use message_id::{MessageId, MessageIdError, MessageIdKind};
+pub use rows::{Rows, RowsError, RowsMut, prefix_end};
+pub use slot::{SLOTS, Slot, SlotRange, tag};

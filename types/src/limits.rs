@@ -1,0 +1,66 @@
+//! Every bound of the grid, named, with its unit last. Past a bound the sender gets an error at once.
+
+/// Longest agent type name, a protobuf full name such as `bank.v1.Account`.
+pub const AGENT_TYPE_BYTES_MAX: usize = 255;
+/// Longest agent key.
+pub const AGENT_KEY_BYTES_MAX: usize = 512;
+/// Longest method name.
+pub const METHOD_BYTES_MAX: usize = 255;
+/// Longest idempotency key that a caller may choose.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
+/// Largest request or response message of an agent.
+pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Largest gRPC message between servers: a full frame of messages.
+pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A sender starts another frame past this many bytes of messages.
+pub const FRAME_BYTES_TARGET: usize = 1024 * 1024;
+/// Largest item of an entity.
+pub const ITEM_BYTES_MAX: usize = 1024 * 1024;
+/// Longest entity key.
+pub const ENTITY_KEY_BYTES_MAX: usize = 255;
+/// Largest sum of rows that one turn may write.
+pub const TURN_EFFECT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Most agents that may wait for one another in one chain of calls.
+pub const CALL_CHAIN_AGENTS_MAX: usize = 32;
+/// Most calls that one turn may make.
+pub const TURN_CALLS_MAX: u32 = 10_000;
+/// Most calls of one turn in flight at the same time.
+pub const TURN_CALLS_PARALLEL_MAX: usize = 256;
+/// Most calls in one `CallMany`.
+pub const CALL_MANY_CALLS_MAX: usize = 1_000;
+/// Messages that may wait for one agent's turn.
+pub const AGENT_MAILBOX_MESSAGES_MAX: usize = 1_024;
+/// Messages admitted by one region and not yet answered.
+pub const REGION_IN_FLIGHT_MESSAGES_MAX: usize = 16_384;
+/// Request bytes admitted by one region and not yet answered.
+pub const REGION_IN_FLIGHT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Messages that one extension has in flight.
+pub const ROUTER_IN_FLIGHT_MESSAGES_MAX: usize = 65_536;
+/// Request bytes that one extension has in flight.
+pub const ROUTER_IN_FLIGHT_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Calls in flight on one `Pipe` stream.
+pub const PIPE_IN_FLIGHT_CALLS_MAX: usize = 4_096;
+/// Deadline of a call whose caller named none.
+pub const CALL_TIMEOUT_MS_DEFAULT: u64 = 30_000;
+/// Longest deadline that a caller may ask for; a longer one is cut to this.
+pub const CALL_TIMEOUT_MS_MAX: u64 = 10 * 60 * 1_000;
+/// Longest run of one turn's handler, calls included, before it is failed. A recorded turn has none.
+pub const TURN_MS_MAX: u64 = 60_000;
+/// How long the id of a message is kept where the router made it.
+pub const ROUTER_ID_KEPT_MS: u64 = 15 * 60 * 1_000;
+/// How long an id is kept after a caller's idempotency key, or an agent's call, was last seen.
+pub const LASTING_ID_KEPT_MS: u64 = 24 * 60 * 60 * 1_000;
+/// A turn that has touched others and can't be finished is given up after this.
+pub const RECORDED_TURN_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+/// Items returned by one paged read through the admin interface.
+pub const INSPECT_ITEMS_MAX: u32 = 1_000;
+/// Agents returned by one page of a listing.
+pub const LIST_AGENTS_MAX: u32 = 1_000;
+/// Turns in one replicated entry.
+pub const ENTRY_TURNS_MAX: usize = 1_024;
+/// Effect bytes past which a replicated entry takes no more turns.
+pub const ENTRY_BYTES_TARGET: usize = 1024 * 1024;
+/// Replicated entries of one region under way at the same time.
+pub const REGION_ENTRIES_IN_FLIGHT_MAX: usize = 4;
+/// How far ahead of the node's clock the time in a message id may be.
+pub const CLOCK_SKEW_MS_MAX: u64 = 10_000;
