@@ -5,7 +5,7 @@
 //! languages fits the same trait.
 
 use crate::row::Row;
-use afdg_types::{AgentError, AgentRef, CallError, MessageId};
+use afdg_types::{AgentError, AgentRef, CallError, GridError, MessageId, Reason};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -119,4 +119,21 @@ pub enum TurnFailure {
     Panicked(String),
     #[error("the turn was abandoned: its region's lead moved away")]
     Abandoned,
+}
+
+/// What the caller of a turn that failed is told.
+impl From<&TurnFailure> for GridError {
+    fn from(failure: &TurnFailure) -> Self {
+        let reason = match failure {
+            // A write in a read-only method is the author's defect, which no reason of its own names.
+            TurnFailure::Storage(_) | TurnFailure::ReadOnly(_) => Reason::Internal,
+            TurnFailure::UnknownType(_) => Reason::UnknownType,
+            TurnFailure::UnknownMethod(_) => Reason::UnknownMethod,
+            TurnFailure::RequestMalformed { .. } => Reason::RequestMalformed,
+            TurnFailure::TooLarge(_) => Reason::TurnTooLarge,
+            TurnFailure::Panicked(_) => Reason::HandlerPanicked,
+            TurnFailure::Abandoned => Reason::NotLeader,
+        };
+        GridError::new(reason, failure.to_string())
+    }
 }

@@ -1,1 +1,18 @@
-fn main() {}
+//! The command `afdg`: grid servers, a development grid, calls, admin, demo and bench.
+
+mod admin;
+mod arguments;
+mod bench;
+mod call;
+mod cli;
+mod client;
+mod demo;
+mod dev;
+mod environment;
+mod failure;
+mod output;
+mod random;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,5 +1,32 @@
 //! Replicated state machines on openraft: write-ahead log, checkpoints over sled, transport between peers.
+//!
+//! | part | owns |
+//! | --- | --- |
+//! | [`Machine`], [`Observer`] | what a user of this crate writes |
+//! | [`Replica`] | one replica of one group: openraft around a machine |
+//! | [`ReplicaHost`] | what the replicas of one server share |
+//! | [`wal`] | the log that makes entries and votes durable, one per server |
+//! | [`row_store`] | a group's rows: in memory since the last checkpoint, in sled before |
+//! | [`peers`] | requests of all groups between two servers on one connection |
+//! | [`codec`] | Raft's own data as bytes |
+//! | [`Identity`] | whose data a folder holds |
 
+mod checkpoint;
+mod codec;
+mod host;
+mod identity;
+mod log_store;
 mod machine;
+mod peers;
+mod raft_types;
+mod replica;
+pub mod row_store;
+mod state_machine;
+pub mod wal;
 
+pub use host::{CheckpointPolicy, HostConfig, ReplicaHost, StartError, Timing};
+pub use identity::{Identity, IdentityError};
 pub use machine::{Machine, Observer, Position};
+pub use peers::PeerEndpoint;
+pub use replica::{Lead, Replica, WriteError};
+pub use row_store::{RowSnapshot, RowStore, RowWriter};

@@ -12,7 +12,7 @@ pub struct Position {
 
 /// A deterministic state machine. All its state stands in rows; what it keeps besides is derived from
 /// them and read again by [`Machine::restore`].
-pub trait Machine: Send + 'static {
+pub trait Machine: Send + Sync + 'static {
     /// What one command did: its answer, and actions for the leader.
     type Outcome: Send + Sync + 'static;
 
@@ -27,10 +27,13 @@ pub trait Machine: Send + 'static {
         command: Bytes,
         rows: &mut dyn RowsMut,
     ) -> Result<Self::Outcome, RowsError>;
+
+    /// What the last [`Machine::apply`] changed is visible to readers of the rows from here on.
+    fn visible(&mut self) {}
 }
 
 /// Told of every applied entry, in log order, on every replica. Must not block.
-pub trait Observer<O>: Send + 'static {
+pub trait Observer<O>: Send + Sync + 'static {
     /// `outcome` is none for an entry without a command (a new leader's first, a membership change), and
     /// for a command whose proposer waits for the outcome itself ([`crate::Replica::write`]).
     fn applied(&mut self, at: Position, outcome: Option<O>);

@@ -74,6 +74,13 @@ impl MessageId {
         }
     }
 
+    /// When a router made the id, milliseconds since the Unix epoch by that router's clock.
+    pub fn made_at_ms(self) -> Option<u64> {
+        let mut time = [0; 8];
+        time[2..].copy_from_slice(&self.0[..6]);
+        (self.kind() == MessageIdKind::Router).then(|| u64::from_be_bytes(time))
+    }
+
     /// How long the id is kept after it took effect or was last seen, in milliseconds.
     pub fn kept_ms(self) -> u64 {
         match self.kind() {
@@ -147,6 +154,8 @@ mod tests {
         let keyed = MessageId::from_idempotency_key(&agent, "order-1");
         let derived = MessageId::derived(router, 0);
         assert_eq!(router.kind(), MessageIdKind::Router);
+        assert_eq!(router.made_at_ms(), Some(1_700_000_000_000));
+        assert_eq!(keyed.made_at_ms(), None);
         assert_eq!(keyed.kind(), MessageIdKind::Keyed);
         assert_eq!(derived.kind(), MessageIdKind::Derived);
         for id in [router, keyed, derived] {

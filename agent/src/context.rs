@@ -1,0 +1,224 @@
+//! What a handler may know and do during its turn.
+
+use crate::{
+    call::Call,
+    entity::Entity,
+    error::{CallError, refusal_of},
+    host::{Turn, TurnFailure, TurnOutput, TurnView},
+    store::Store,
+};
+use afdg_types::{
+    AgentError, AgentRef, GridError, MessageId, Reason,
+    limits::{MESSAGE_BYTES_MAX, TURN_CALLS_MAX, TURN_CALLS_PARALLEL_MAX},
+};
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use prost::Message;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+/// Most entities that one [`Context::entities`] returns.
+pub const ENTITIES_LISTED_MAX: usize = 10_000;
+/// Longest message of a refusal; the rest is cut off. A refusal travels in headers, which clients bound.
+pub const REFUSAL_MESSAGE_BYTES_MAX: usize = 2 * 1024;
+/// Most bytes of a refusal's metadata, keys and values; entries past it are left out.
+pub const REFUSAL_METADATA_BYTES_MAX: usize = 4 * 1024;
+
+/// The turn's view of its agent and of the grid. Time and randomness come from here only, so that a
+/// turn that is run again takes the same way.
+///
+/// Everything that changes something takes `&mut self`: a handler does one thing after the other, so
+/// its calls get the same ordinals when it is run again. What may go side by side does so in
+/// [`Context::call_all`].
+///
+/// Writes take effect when the handler returns `Ok`. When it returns `Err`, or when anything here
+/// failed for the grid's reasons (storage, a limit, a write in a read-only method), nothing does, even
+/// if the handler ignored that error.
+pub struct Context {
+    agent: AgentRef,
+    method: String,
+    message_id: MessageId,
+    now_ms: u64,
+    random: u64,
+    read_only: bool,
+    calls_made: u32,
+    failure: Option<TurnFailure>,
+    pub(crate) store: Store,
+}
+
+impl Context {
+    pub fn new(turn: &Turn, view: Arc<dyn TurnView>) -> Self {
+        Self {
+            agent: turn.agent.clone(),
+            method: turn.method.clone(),
+            message_id: turn.message_id,
+            now_ms: turn.now_ms,
+            random: turn.seed,
+            read_only: turn.read_only,
+            calls_made: 0,
+            failure: None,
+            store: Store::new(view),
+        }
+    }
+
+    /// This agent.
+    pub fn agent(&self) -> &AgentRef {
+        &self.agent
+    }
+
+    /// This agent's key.
+    pub fn key(&self) -> &str {
+        self.agent.key()
+    }
+
+    /// The id of the message whose turn this is. The same message has the same id whenever it is sent.
+    pub fn message_id(&self) -> MessageId {
+        self.message_id
+    }
+
+    /// The turn's time. It stands still during the turn, and it is not the wall clock: a turn that is
+    /// run again has the time of its first run.
+    pub fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.now_ms)
+    }
+
+    /// [`Context::now`] in milliseconds since the Unix epoch.
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// The next of the turn's random numbers, by SplitMix64 (Steele, Lea and Flood, 2014). Not fit for
+    /// secrets.
+    pub fn random_u64(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// The agent's entity of that key, 1 to 255 bytes. It exists as soon as it has an item.
+    pub fn entity<'a>(&'a mut self, key: &'a str) -> Entity<'a> {
+        Entity::new(self, key)
+    }
+
+    /// Keys of the agent's entities that start with `prefix` and have items, sorted. More than
+    /// [`ENTITIES_LISTED_MAX`] fail the turn.
+    pub async fn entities(&mut self, prefix: &str) -> Result<Vec<String>, AgentError> {
+        let found = self.store.entities(prefix, None, ENTITIES_LISTED_MAX + 1).await;
+        let found = found.map_err(|failure| self.fail(failure))?;
+        if found.len() > ENTITIES_LISTED_MAX {
+            return Err(self.fail(TurnFailure::TooLarge(format!(
+                "more than {ENTITIES_LISTED_MAX} entities start with '{prefix}'; ask for a longer prefix"
+            ))));
+        }
+        let mut keys: Vec<String> = found.into_iter().map(|(key, _)| key).collect();
+        keys.sort_unstable();
+        Ok(keys)
+    }
+
+    /// Calls another agent and waits for its response. It takes effect once, however often the turn
+    /// is run; once it has, this turn's message is finished as well, even when its caller is gone.
+    pub async fn call<R: Message + Default>(&mut self, call: Call<R>) -> Result<R, CallError> {
+        match self.call_all(vec![call]).await.pop() {
+            Some(result) => result,
+            None => Err(CallError::grid(Reason::Internal, "a call has no result")),
+        }
+    }
+
+    /// Calls agents side by side, [`TURN_CALLS_PARALLEL_MAX`] at a time, and waits for all. Results
+    /// stand in the order of the calls, each by itself. A turn makes at most [`TURN_CALLS_MAX`] calls.
+    pub async fn call_all<R: Message + Default>(&mut self, calls: Vec<Call<R>>) -> Vec<Result<R, CallError>> {
+        let Some(first) = self.number_calls(calls.len()) else {
+            // A turn that can't commit must not go on touching others.
+            let failure = self.failure.as_ref().map(GridError::from);
+            let refuse = |_| match &failure {
+                Some(error) => Err(CallError::Grid(error.clone())),
+                None => Err(CallError::grid(Reason::Internal, "the turn has failed")),
+            };
+            return calls.into_iter().map(refuse).collect();
+        };
+        let view = self.store.view();
+        let answers = (first..).zip(calls).map(|(ordinal, call)| {
+            let view = view.clone();
+            async move {
+                let target = call.target()?;
+                let answer = view.call(ordinal, target.agent, &target.method, target.request).await?;
+                Call::response(answer)
+            }
+        });
+        stream::iter(answers).buffered(TURN_CALLS_PARALLEL_MAX).collect().await
+    }
+
+    /// The first of `count` ordinals in a row, given out before any of the calls starts; none once the
+    /// turn has failed.
+    fn number_calls(&mut self, count: usize) -> Option<u32> {
+        if self.failure.is_some() {
+            return None;
+        }
+        let first = self.calls_made;
+        match u32::try_from(count).ok().and_then(|count| first.checked_add(count)) {
+            Some(calls) if calls <= TURN_CALLS_MAX => {
+                self.calls_made = calls;
+                Some(first)
+            }
+            _ => {
+                self.fail(TurnFailure::TooLarge(format!(
+                    "a turn makes at most {TURN_CALLS_MAX} calls; this one wanted {}",
+                    count.saturating_add(first as usize)
+                )));
+                None
+            }
+        }
+    }
+
+    /// Notes why the turn can't commit, if nothing was noted before, and tells the handler.
+    pub(crate) fn fail(&mut self, failure: TurnFailure) -> AgentError {
+        let refusal = refusal_of(GridError::from(&failure));
+        self.failure.get_or_insert(failure);
+        refusal
+    }
+
+    pub(crate) fn check_writable(&mut self) -> Result<(), AgentError> {
+        match self.read_only {
+            true => Err(self.fail(TurnFailure::ReadOnly(self.method.clone()))),
+            false => Ok(()),
+        }
+    }
+
+    /// Ends the turn: what it leaves behind, or why it leaves nothing.
+    pub fn finish(self, reply: Result<Bytes, AgentError>) -> Result<TurnOutput, TurnFailure> {
+        if let Some(failure) = self.failure {
+            return Err(failure);
+        }
+        match reply {
+            Ok(response) if response.len() > MESSAGE_BYTES_MAX => Err(TurnFailure::TooLarge(format!(
+                "the response of {} has {} bytes; at most {MESSAGE_BYTES_MAX}",
+                self.method,
+                response.len()
+            ))),
+            Ok(response) => Ok(TurnOutput { reply: Ok(response), writes: self.store.into_writes() }),
+            Err(refusal) => Ok(TurnOutput { reply: Err(cut(refusal)), writes: Vec::new() }),
+        }
+    }
+}
+
+/// Makes a refusal fit for the headers that it travels in.
+fn cut(mut refusal: AgentError) -> AgentError {
+    if refusal.message.len() > REFUSAL_MESSAGE_BYTES_MAX {
+        let mut end = REFUSAL_MESSAGE_BYTES_MAX - "…".len();
+        while !refusal.message.is_char_boundary(end) {
+            end -= 1;
+        }
+        refusal.message.truncate(end);
+        refusal.message.push('…');
+    }
+    let mut bytes = 0;
+    refusal.metadata.retain(|key, value| {
+        bytes += key.len() + value.len();
+        bytes <= REFUSAL_METADATA_BYTES_MAX
+    });
+    refusal
+}

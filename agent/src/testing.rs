@@ -1,0 +1,276 @@
+//! Running handlers without a cluster.
+//!
+//! A [`TestGrid`] keeps agents' rows in memory, as the bytes that a region would store, and runs turns
+//! as the grid does: a refused or failed turn changes nothing, agents may call one another, a call
+//! that would close a cycle is refused, and time and randomness are what the test sets.
+//!
+//! What it leaves out on purpose: everything that takes more than one machine. It runs one turn after
+//! the other, so calls of [`Context::call_all`](crate::Context::call_all) go in the order of their
+//! list, and a message has no deadline. A panic of a handler reaches the test.
+
+use crate::{
+    call::{Call, Target},
+    error::CallError,
+    host::{AgentHost, RowWrite, Turn, TurnFailure, TurnView, TypeDescription},
+    inspect,
+    native::{AgentType, NativeHost},
+    row::Row,
+};
+use afdg_types::{AgentRef, GridError, MessageId, Reason, Rows, limits::CALL_CHAIN_AGENTS_MAX};
+use async_trait::async_trait;
+use bytes::Bytes;
+use prost::Message;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// 2024-01-01T00:00:00Z: the time until a test sets another.
+pub const NOW_MS_DEFAULT: u64 = 1_704_067_200_000;
+
+/// An agent's rows as a region stores them.
+pub(crate) type AgentRows = BTreeMap<Bytes, Bytes>;
+
+/// Agents in memory. Cheap to clone; clones share everything.
+#[derive(Clone)]
+pub struct TestGrid {
+    host: Arc<dyn AgentHost>,
+    types: Arc<[TypeDescription]>,
+    state: Arc<Mutex<State>>,
+    /// One message from outside at a time, with all the calls that it leads to.
+    one_message: Arc<tokio::sync::Mutex<()>>,
+}
+
+struct State {
+    now_ms: u64,
+    seed: u64,
+    messages: u64,
+    agents: BTreeMap<AgentRef, Arc<AgentRows>>,
+    last_turn_bytes: usize,
+}
+
+impl TestGrid {
+    /// A grid with these agent types: `TestGrid::new([account()])`.
+    pub fn new(types: impl IntoIterator<Item = AgentType>) -> Self {
+        Self::with_host(types.into_iter().fold(NativeHost::new(), NativeHost::with))
+    }
+
+    /// A grid over any host of agents.
+    pub fn with_host(host: impl AgentHost) -> Self {
+        let state = State {
+            now_ms: NOW_MS_DEFAULT,
+            seed: 0,
+            messages: 0,
+            agents: BTreeMap::new(),
+            last_turn_bytes: 0,
+        };
+        Self {
+            types: host.types().into(),
+            host: Arc::new(host),
+            state: Arc::new(Mutex::new(state)),
+            one_message: Arc::default(),
+        }
+    }
+
+    /// Sets the time of the turns to come, milliseconds since the Unix epoch.
+    pub fn set_now_ms(&self, now_ms: u64) {
+        self.state().now_ms = now_ms;
+    }
+
+    /// Sets what the randomness of the turns to come follows from.
+    pub fn set_seed(&self, seed: u64) {
+        self.state().seed = seed;
+    }
+
+    /// Calls an agent as a client would.
+    pub async fn call<R: Message + Default>(&self, call: Call<R>) -> Result<R, CallError> {
+        let target = call.target()?;
+        let _one_message = self.one_message.lock().await;
+        let message_id = {
+            let mut state = self.state();
+            state.messages += 1;
+            MessageId::from_router(state.now_ms, state.messages.into())
+        };
+        let answer = self.run(message_id, target, Vec::new()).await?;
+        Call::response(answer)
+    }
+
+    /// All items of an agent's entity as JSON; none if there is no such entity.
+    pub async fn items(
+        &self,
+        agent: &AgentRef,
+        entity: &str,
+    ) -> Result<Vec<serde_json::Value>, inspect::InspectError> {
+        let (mut items, mut next) = (Vec::new(), Some(0));
+        while let Some(first) = next {
+            let page = inspect::items(self.view(agent), entity, first, u32::MAX).await?;
+            items.extend(page.items);
+            next = page.next;
+        }
+        Ok(items)
+    }
+
+    /// A view of an agent's committed rows, for [`inspect`]. It refuses calls.
+    pub fn view(&self, agent: &AgentRef) -> Arc<dyn TurnView> {
+        let rows = self.state().agents.get(agent).cloned().unwrap_or_default();
+        view_of(rows)
+    }
+
+    /// Bytes of rows that the last turn that ended wrote, keys included: what a region would replicate.
+    pub fn last_turn_bytes(&self) -> usize {
+        self.state().last_turn_bytes
+    }
+
+    async fn run(
+        &self,
+        message_id: MessageId,
+        target: Target,
+        mut chain: Vec<AgentRef>,
+    ) -> Result<Bytes, CallError> {
+        let Target { agent, method, request } = target;
+        check_chain(&chain, &agent)?;
+        chain.push(agent.clone());
+        let read_only = self.is_read_only(agent.agent_type(), &method);
+        let (now_ms, seed, rows) = {
+            let state = self.state();
+            let rows = state.agents.get(&agent).cloned().unwrap_or_default();
+            (state.now_ms, state.seed ^ low_half(message_id), rows)
+        };
+        let turn = Turn { agent: agent.clone(), method, message_id, request, now_ms, seed, read_only };
+        let caller = Caller { grid: self.clone(), message_id, chain, one_call: Default::default() };
+        let view = Arc::new(TestView { rows, caller: Some(caller) });
+        let output = self.host.run(turn, view).await;
+        let output = output.map_err(|failure| CallError::Grid(GridError::from(&failure)))?;
+        let response = output.reply.map_err(CallError::Agent)?;
+        let mut state = self.state();
+        let rows = state.agents.entry(agent).or_default();
+        let bytes = apply(Arc::make_mut(rows), output.writes);
+        state.last_turn_bytes = bytes;
+        Ok(response)
+    }
+
+    fn is_read_only(&self, agent_type: &str, method: &str) -> bool {
+        let mut types = self.types.iter();
+        types
+            .find(|known| known.name == agent_type)
+            .and_then(|known| known.methods.iter().find(|known| known.name == method))
+            .is_some_and(|method| method.read_only)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A handler's panic can't leave the state half changed: nothing runs while it is locked.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Applies a turn's writes as a region would and returns their bytes.
+pub(crate) fn apply(rows: &mut AgentRows, writes: Vec<RowWrite>) -> usize {
+    let mut bytes = 0;
+    for write in writes {
+        bytes += match write {
+            RowWrite::Put(key, row) => {
+                let value = row.encode();
+                let bytes = key.len() + value.len();
+                rows.insert(key, value);
+                bytes
+            }
+            RowWrite::Delete(key) => {
+                rows.remove(&key);
+                key.len()
+            }
+            RowWrite::DropPrefix(prefix) => {
+                rows.retain(|key, _| !key.starts_with(&prefix));
+                prefix.len()
+            }
+        };
+    }
+    bytes
+}
+
+/// A view of these rows that refuses calls.
+pub(crate) fn view_of(rows: Arc<AgentRows>) -> Arc<dyn TurnView> {
+    Arc::new(TestView { rows, caller: None })
+}
+
+fn check_chain(chain: &[AgentRef], called: &AgentRef) -> Result<(), CallError> {
+    let (reason, what) = if chain.contains(called) {
+        (Reason::CallCycle, "the call would close a cycle of agents that wait for each other")
+    } else if chain.len() >= CALL_CHAIN_AGENTS_MAX {
+        (Reason::CallChainTooLong, "too many agents wait for one another")
+    } else {
+        return Ok(());
+    };
+    let chain: Vec<&str> = chain.iter().chain([called]).map(AgentRef::as_str).collect();
+    Err(CallError::grid(reason, format!("{what}: {}", chain.join(" -> "))))
+}
+
+fn low_half(id: MessageId) -> u64 {
+    id.as_bytes()[8..].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+/// What one turn sees: its agent's rows as they were when it began.
+struct TestView {
+    rows: Arc<AgentRows>,
+    caller: Option<Caller>,
+}
+
+/// The turn as the caller of others.
+struct Caller {
+    grid: TestGrid,
+    message_id: MessageId,
+    /// Agents that wait, from the first to this turn's own.
+    chain: Vec<AgentRef>,
+    /// One call after the other, so that what runs is always one chain, and cycles are all there is of
+    /// deadlocks.
+    one_call: tokio::sync::Mutex<()>,
+}
+
+#[async_trait]
+impl TurnView for TestView {
+    async fn row(&self, key: &[u8]) -> Result<Option<Arc<Row>>, TurnFailure> {
+        Rows::get(&*self.rows, key).map_err(storage)?.map(|row| decode(&row)).transpose()
+    }
+
+    async fn last_row_at_or_before(
+        &self,
+        from: &[u8],
+        at: &[u8],
+    ) -> Result<Option<(Bytes, Arc<Row>)>, TurnFailure> {
+        let found = self.rows.last_at_or_before(from, at).map_err(storage)?;
+        found.map(|(key, row)| Ok((key, decode(&row)?))).transpose()
+    }
+
+    async fn rows(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Arc<Row>)>, TurnFailure> {
+        let found = self.rows.scan(from, Some(to), limit).map_err(storage)?;
+        found.into_iter().map(|(key, row)| Ok((key, decode(&row)?))).collect()
+    }
+
+    async fn call(
+        &self,
+        ordinal: u32,
+        agent: AgentRef,
+        method: &str,
+        request: Bytes,
+    ) -> Result<Bytes, afdg_types::CallError> {
+        let Some(caller) = &self.caller else {
+            return Err(GridError::new(Reason::Internal, "a view for inspection makes no calls").into());
+        };
+        let _one_call = caller.one_call.lock().await;
+        let message_id = MessageId::derived(caller.message_id, ordinal);
+        let target = Target { agent, method: method.to_owned(), request };
+        Ok(caller.grid.run(message_id, target, caller.chain.clone()).await?)
+    }
+}
+
+fn storage(error: impl std::fmt::Display) -> TurnFailure {
+    TurnFailure::Storage(error.to_string())
+}
+
+fn decode(row: &[u8]) -> Result<Arc<Row>, TurnFailure> {
+    Row::decode(row).map(Arc::new).map_err(storage)
+}

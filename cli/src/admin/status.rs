@@ -1,0 +1,151 @@
+//! `afdg status`: is the grid well?
+
+use super::answer;
+use crate::{
+    arguments::{EndpointArgs, Format, OutputArgs},
+    client::Client,
+    output::{Output, Table},
+};
+use afdg_proto::pb::admin::{GetStatusRequest, GetStatusResponse};
+use afdg_runtime::process;
+use clap::Args;
+use serde_json::json;
+
+#[derive(Args, Debug)]
+#[command(after_help = "Exit status 1 means that something is missing: a node, a leader, a replica.
+
+Examples:
+  afdg status
+  afdg status -o json | jq .healthy")]
+pub struct StatusArgs {
+    #[command(flatten)]
+    endpoint: EndpointArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+pub async fn run(args: StatusArgs, output: &mut Output) -> anyhow::Result<u8> {
+    let client = Client::connect(&args.endpoint).await?;
+    let status = client.cluster().get_status(GetStatusRequest {}).await;
+    let status = answer(status, &client, "the grid's status")?;
+    let wrong = troubles(&status);
+    match args.output.output {
+        Format::Json => output.json(&as_json(&status, &wrong))?,
+        Format::Table => print(&status, &wrong, output)?,
+    }
+    Ok(if wrong.is_empty() { process::EXIT_OK } else { process::EXIT_FAILED })
+}
+
+/// What is not as it should be, in words.
+fn troubles(status: &GetStatusResponse) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if !status.catalog.iter().any(|server| server.leader) {
+        wrong.push("the catalog has no leader: no change of the cluster is possible".to_owned());
+    }
+    if status.nodes_live < status.nodes_known {
+        let missing = status.nodes_known - status.nodes_live;
+        wrong.push(format!(
+            "{missing} of {} region nodes are not live; see 'afdg node list'",
+            status.nodes_known
+        ));
+    }
+    if status.regions_with_leader < status.regions {
+        let without = status.regions - status.regions_with_leader;
+        wrong.push(format!("{without} of {} regions have no leader; see 'afdg region list'", status.regions));
+    }
+    if status.regions_under_replicated > 0 {
+        let fewer = status.regions_under_replicated;
+        wrong.push(format!("{fewer} regions have fewer than {} replicas", status.replicas_wanted));
+    }
+    wrong
+}
+
+fn print(status: &GetStatusResponse, wrong: &[String], output: &mut Output) -> anyhow::Result<()> {
+    let mut facts = Table::facts();
+    facts.fact("cluster", &status.cluster_id);
+    facts.fact("health", if wrong.is_empty() { "all well" } else { "impaired" });
+    for what in wrong {
+        facts.fact("", what);
+    }
+    facts.fact("region nodes", format!("{} live of {}", status.nodes_live, status.nodes_known));
+    facts.fact(
+        "regions",
+        format!(
+            "{}, {} with a leader, {} with fewer than {} replicas",
+            status.regions,
+            status.regions_with_leader,
+            status.regions_under_replicated,
+            status.replicas_wanted
+        ),
+    );
+    facts.fact("agent types", status.types);
+    facts.fact("routing epoch", status.routing_epoch);
+    output.table(&facts)?;
+    let mut table = Table::new(&["CATALOG", "ADDRESS", "ROLE", "#APPLIED"]);
+    for server in &status.catalog {
+        let role = if server.leader { "leader" } else { "follower" };
+        table.row([
+            server.id.to_string(),
+            server.address.clone(),
+            role.to_owned(),
+            server.applied_index.to_string(),
+        ]);
+    }
+    output.line("")?;
+    output.table(&table)?;
+    Ok(())
+}
+
+fn as_json(status: &GetStatusResponse, wrong: &[String]) -> serde_json::Value {
+    let catalog: Vec<_> = status
+        .catalog
+        .iter()
+        .map(|server| {
+            json!({"id": server.id, "address": server.address, "leader": server.leader,
+                   "applied_index": server.applied_index})
+        })
+        .collect();
+    json!({
+        "cluster_id": status.cluster_id,
+        "healthy": wrong.is_empty(),
+        "troubles": wrong,
+        "routing_epoch": status.routing_epoch,
+        "catalog": catalog,
+        "nodes_live": status.nodes_live,
+        "nodes_known": status.nodes_known,
+        "regions": status.regions,
+        "regions_with_leader": status.regions_with_leader,
+        "regions_under_replicated": status.regions_under_replicated,
+        "replicas_wanted": status.replicas_wanted,
+        "types": status.types,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use afdg_proto::pb::admin::CatalogServer;
+
+    fn well() -> GetStatusResponse {
+        GetStatusResponse {
+            catalog: vec![CatalogServer { leader: true, ..Default::default() }],
+            nodes_live: 3,
+            nodes_known: 3,
+            regions: 6,
+            regions_with_leader: 6,
+            replicas_wanted: 3,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn every_missing_part_is_named() {
+        assert!(troubles(&well()).is_empty());
+        assert!(troubles(&GetStatusResponse { nodes_live: 2, ..well() })[0].contains("1 of 3 region nodes"));
+        assert!(
+            troubles(&GetStatusResponse { regions_with_leader: 5, ..well() })[0].contains("1 of 6 regions")
+        );
+        assert_eq!(troubles(&GetStatusResponse { regions_under_replicated: 2, ..well() }).len(), 1);
+        assert!(troubles(&GetStatusResponse { catalog: Vec::new(), ..well() })[0].contains("no leader"));
+    }
+}

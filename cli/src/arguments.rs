@@ -1,0 +1,66 @@
+//! Arguments that several commands share.
+
+use crate::environment;
+use clap::{Args, ValueEnum};
+use std::time::Duration;
+
+/// Where the grid listens, unless told.
+pub const ENDPOINT_DEFAULT: &str = "http://127.0.0.1:7400";
+
+#[derive(Args, Clone, Debug)]
+pub struct EndpointArgs {
+    /// The grid's address: an extension's, such as http://127.0.0.1:7400
+    #[arg(long, env = environment::ENDPOINT, default_value = ENDPOINT_DEFAULT, value_name = "URL")]
+    pub endpoint: String,
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+pub struct OutputArgs {
+    /// How results are printed
+    #[arg(short, long, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
+    pub output: Format,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Aligned columns for people
+    Table,
+    /// JSON for programs
+    Json,
+}
+
+/// A length of time as people write it: `500ms`, `5s`, `2m`, `1h`; above zero.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("'{text}' is no length of time; write 500ms, 5s, 2m or 1h");
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(wrong()),
+    };
+    match number.checked_mul(unit_ms) {
+        None | Some(0) => Err(wrong()),
+        Some(ms) => Ok(Duration::from_millis(ms)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_time_read_as_people_write_them() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for wrong in
+            ["", "5", "s", "0s", "-1s", "1.5s", "1d", "99999999999999999999s", "18446744073709551615h"]
+        {
+            assert!(duration(wrong).is_err(), "{wrong} was taken");
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! JSON to protobuf and back, by the descriptors that the catalog holds.
+
+use crate::failure::{Usage, usage};
+use afdg_proto::pb::admin::AgentType;
+use anyhow::{Context, anyhow};
+use prost::Message;
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor,
+    MethodDescriptor, SerializeOptions, Value,
+};
+
+/// Full names of the options in `afdg/options.proto`.
+const KEY_OPTION: &str = "afdg.key";
+const READ_ONLY_OPTION: &str = "afdg.read_only";
+
+/// The agent types that a grid knows.
+pub struct Types(Vec<AgentType>);
+
+impl Types {
+    pub fn new(mut types: Vec<AgentType>) -> anyhow::Result<Self> {
+        types.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Self(types))
+    }
+
+    pub fn all(&self) -> &[AgentType] {
+        &self.0
+    }
+
+    pub fn named(&self, name: &str) -> anyhow::Result<&AgentType> {
+        if let Some(found) = self.0.iter().find(|known| known.name == name) {
+            return Ok(found);
+        }
+        let known: Vec<_> = self.0.iter().map(|known| known.name.as_str()).collect();
+        usage(format!("the grid has no agent type '{}'; it has: {}", name.escape_debug(), listed(&known)))
+    }
+
+    pub fn method(&self, agent_type: &str, method: &str) -> anyhow::Result<Method> {
+        let described = self.named(agent_type)?;
+        // Each type has a pool of its own: two types may hold different versions of one file.
+        let pool = DescriptorPool::decode(described.descriptors.as_ref())
+            .with_context(|| format!("the grid's descriptors of {agent_type} can't be read"))?;
+        let service = pool
+            .get_service_by_name(agent_type)
+            .ok_or_else(|| anyhow!("the grid's descriptors of {agent_type} hold no such service"))?;
+        if let Some(found) = service.methods().find(|known| known.name() == method) {
+            return Ok(Method { descriptor: found });
+        }
+        let known: Vec<_> = service.methods().map(|known| known.name().to_owned()).collect();
+        let known: Vec<_> = known.iter().map(String::as_str).collect();
+        usage(format!("{agent_type} has no method '{}'; it has: {}", method.escape_debug(), listed(&known)))
+    }
+}
+
+fn listed(names: &[&str]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+/// One method of an agent type.
+#[derive(Debug)]
+pub struct Method {
+    descriptor: MethodDescriptor,
+}
+
+impl Method {
+    pub fn name(&self) -> &str {
+        self.descriptor.name()
+    }
+
+    pub fn read_only(&self) -> bool {
+        let option = self.extension(READ_ONLY_OPTION);
+        option.is_some_and(|option| flag(&self.descriptor.options(), &option))
+    }
+
+    /// The request as protobuf, with the agent's key filled in.
+    pub fn encode(&self, key: &str, json: &str) -> anyhow::Result<Vec<u8>> {
+        let input = self.descriptor.input();
+        let mut reader = serde_json::Deserializer::from_str(json);
+        let message = DynamicMessage::deserialize(input.clone(), &mut reader)
+            .and_then(|message| reader.end().map(|()| message));
+        let mut message = message.map_err(|error| {
+            Usage(format!(
+                "the request is no {} in JSON: {error}; {}",
+                input.full_name(),
+                fields_of(&input, self.key_field().as_ref())
+            ))
+        })?;
+        if let Some(field) = self.key_field() {
+            let given = message.get_field(&field);
+            match given.as_str() {
+                Some("") => message.set_field(&field, Value::String(key.to_owned())),
+                Some(given) if given == key => {}
+                _ => {
+                    let name = field.json_name();
+                    return usage(format!(
+                        "the request's '{name}' is not the agent's key '{key}'; leave '{name}' out, or give the same"
+                    ));
+                }
+            }
+        }
+        Ok(message.encode_to_vec())
+    }
+
+    /// A response as JSON, fields with default values included.
+    pub fn decode(&self, response: &[u8]) -> anyhow::Result<String> {
+        let output = self.descriptor.output();
+        let message = DynamicMessage::decode(output.clone(), response)
+            .with_context(|| format!("the agent's response is no {}", output.full_name()))?;
+        let mut text = Vec::new();
+        let mut writer = serde_json::Serializer::pretty(&mut text);
+        message.serialize_with_options(&mut writer, &SerializeOptions::new().skip_default_fields(false))?;
+        Ok(String::from_utf8(text)?)
+    }
+
+    /// The request's field that holds the agent's key, if one is marked.
+    fn key_field(&self) -> Option<FieldDescriptor> {
+        let option = self.extension(KEY_OPTION)?;
+        self.descriptor
+            .input()
+            .fields()
+            .find(|field| matches!(field.kind(), Kind::String) && flag(&field.options(), &option))
+    }
+
+    fn extension(&self, name: &str) -> Option<ExtensionDescriptor> {
+        self.descriptor.parent_pool().get_extension_by_name(name)
+    }
+}
+
+fn flag(options: &DynamicMessage, option: &ExtensionDescriptor) -> bool {
+    options.get_extension(option).as_bool().unwrap_or(false)
+}
+
+/// What a request may hold, for who got it wrong: `its fields are: cents (int64)`.
+fn fields_of(message: &MessageDescriptor, key: Option<&FieldDescriptor>) -> String {
+    let fields: Vec<_> = message
+        .fields()
+        .filter(|field| Some(field) != key)
+        .map(|field| format!("{} ({})", field.json_name(), kind(&field)))
+        .collect();
+    if fields.is_empty() {
+        "it has no fields".to_owned()
+    } else {
+        format!("its fields are: {}", fields.join(", "))
+    }
+}
+
+fn kind(field: &FieldDescriptor) -> String {
+    let kind = match field.kind() {
+        Kind::Message(message) => message.full_name().to_owned(),
+        Kind::Enum(known) => known.full_name().to_owned(),
+        other => format!("{other:?}").to_lowercase(),
+    };
+    if field.is_map() {
+        "map".to_owned()
+    } else if field.is_list() {
+        format!("list of {kind}")
+    } else {
+        kind
+    }
+}
+
+/// The methods of a type: name, whether it is read-only, its request's and response's fields.
+pub fn method_lines(agent_type: &AgentType) -> anyhow::Result<Vec<[String; 4]>> {
+    let types = Types(vec![agent_type.clone()]);
+    let mut lines = Vec::new();
+    for method in &agent_type.methods {
+        let found = types.method(&agent_type.name, &method.name)?;
+        let braces = |message: MessageDescriptor| {
+            let fields: Vec<_> = message
+                .fields()
+                .map(|field| {
+                    let key = if found.key_field().as_ref() == Some(&field) { " = the key" } else { "" };
+                    format!("{}: {}{key}", field.json_name(), kind(&field))
+                })
+                .collect();
+            format!("{} {{{}}}", message.name(), fields.join(", "))
+        };
+        lines.push([
+            method.name.clone(),
+            if method.read_only { "yes" } else { "no" }.to_owned(),
+            braces(found.descriptor.input()),
+            braces(found.descriptor.output()),
+        ]);
+    }
+    Ok(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use afdg_proto::pb::admin;
+    use serde_json::{Value as Json, json};
+
+    const OPTIONS: &str = include_str!("../../../proto/afdg/options.proto");
+    const BANK: &str = r#"
+        syntax = "proto3";
+        package test.v1;
+        import "afdg/options.proto";
+        service Account {
+          option (afdg.agent) = {};
+          rpc Deposit(DepositRequest) returns (Balance);
+          rpc Get(GetRequest) returns (Balance) { option (afdg.read_only) = true; }
+        }
+        message DepositRequest {
+          string account = 1 [(afdg.key) = true];
+          int64 cents = 2;
+          repeated string tags = 3;
+          optional string note_text = 4;
+        }
+        message GetRequest { string name = 1; }
+        message Balance { int64 cents = 1; Kind kind = 2; }
+        enum Kind { KIND_UNSPECIFIED = 0; KIND_SAVINGS = 1; }
+    "#;
+
+    fn types() -> Types {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("afdg")).unwrap();
+        std::fs::write(folder.path().join("afdg/options.proto"), OPTIONS).unwrap();
+        std::fs::write(folder.path().join("bank.proto"), BANK).unwrap();
+        let files = protox::Compiler::new([folder.path()])
+            .unwrap()
+            .include_imports(true)
+            .open_file("bank.proto")
+            .unwrap()
+            .encode_file_descriptor_set();
+        let method = |name: &str, read_only| admin::Method {
+            name: name.into(),
+            read_only,
+            request: String::new(),
+            response: String::new(),
+        };
+        Types::new(vec![AgentType {
+            name: "test.v1.Account".into(),
+            methods: vec![method("Deposit", false), method("Get", true)],
+            version: String::new(),
+            descriptors: files.into(),
+        }])
+        .unwrap()
+    }
+
+    #[test]
+    fn a_request_gets_the_agents_key_and_a_response_reads_as_json() {
+        let deposit = types().method("test.v1.Account", "Deposit").unwrap();
+        assert!(!deposit.read_only());
+        let bytes = deposit.encode("alice", r#"{"cents": 500, "tags": ["a"], "noteText": "n"}"#).unwrap();
+        assert_eq!(bytes, b"\x0a\x05alice\x10\xf4\x03\x1a\x01a\x22\x01n");
+        assert_eq!(deposit.encode("alice", r#"{"cents":"500","account":"alice"}"#).unwrap(), &bytes[..10]);
+        let text = deposit.decode(b"\x08\xf4\x03\x10\x01").unwrap();
+        assert_eq!(
+            serde_json::from_str::<Json>(&text).unwrap(),
+            json!({"cents": "500", "kind": "KIND_SAVINGS"})
+        );
+        // A balance of zero is shown, although protobuf leaves it out.
+        assert_eq!(serde_json::from_str::<Json>(&deposit.decode(b"").unwrap()).unwrap()["cents"], "0");
+    }
+
+    #[test]
+    fn a_request_without_a_key_field_stays_as_it_is() {
+        let get = types().method("test.v1.Account", "Get").unwrap();
+        assert!(get.read_only());
+        assert_eq!(get.encode("alice", "{}").unwrap(), b"");
+        assert_eq!(get.encode("alice", r#"{"name":"x"}"#).unwrap(), b"\x0a\x01x");
+    }
+
+    #[test]
+    fn a_wrong_request_is_told_what_would_be_right() {
+        let deposit = types().method("test.v1.Account", "Deposit").unwrap();
+        let error = |json: &str| deposit.encode("alice", json).unwrap_err().to_string();
+        for json in ["", "{", "[]", "{} {}", r#"{"cent":1}"#, r#"{"cents":"x"}"#, r#"{"cents":1.5}"#] {
+            assert!(error(json).contains("cents (int64), tags (list of string)"), "{json}: {}", error(json));
+        }
+        assert!(error(r#"{"account":"bob"}"#).contains("is not the agent's key 'alice'"));
+    }
+
+    #[test]
+    fn unknown_names_are_told_the_known_ones() {
+        let error = types().method("test.v1.Bank", "Get").unwrap_err().to_string();
+        assert!(error.contains("it has: test.v1.Account"), "{error}");
+        let error = types().method("test.v1.Account", "Put").unwrap_err().to_string();
+        assert!(error.contains("it has: Deposit, Get"), "{error}");
+    }
+
+    #[test]
+    fn methods_are_described_with_their_fields() {
+        let lines = method_lines(types().named("test.v1.Account").unwrap()).unwrap();
+        assert_eq!(
+            lines[0][2],
+            "DepositRequest {account: string = the key, cents: int64, tags: list of string, noteText: string}"
+        );
+        assert_eq!(
+            lines[1],
+            ["Get", "yes", "GetRequest {name: string}", "Balance {cents: int64, kind: test.v1.Kind}"]
+        );
+    }
+}

@@ -1,0 +1,129 @@
+//! The command line: what there is, and how a command ends.
+
+use crate::{admin, bench, call, demo, failure, output::Output};
+use afdg_runtime::process;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser, Debug)]
+#[command(
+    name = "afdg",
+    version,
+    about = "AFDG, the agent-framework data grid: runs agents, each with its own data",
+    after_help = "First steps:
+  afdg dev                                                     a whole grid in one process
+  afdg call bank.v1.Account/alice Deposit '{\"cents\":500}'      in another terminal
+  afdg demo                                                    thousands of agents, checked to the cent
+
+Exit status: 0 all went as asked; 1 the work was done and its result is a failure; 2 the command line,
+a file or a config value is wrong and nothing was done; 3 a server could not go on; 4 a second signal
+ended a server before it was done."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Call an agent, in JSON
+    Call(call::CallArgs),
+    /// Show whether the grid is well
+    Status(admin::status::StatusArgs),
+    /// Show region nodes
+    Node(admin::node::NodeArgs),
+    /// Show regions, move their leaders
+    Region(admin::region::RegionArgs),
+    /// Show agent types and their methods
+    Type(admin::agent_type::TypeArgs),
+    /// Show agents and what they hold
+    Agent(admin::agent::AgentArgs),
+    /// Show who changed what in the cluster, and why
+    Audit(admin::audit::AuditArgs),
+    /// Run a shop with thousands of customers on a grid, and check every one to the cent
+    Demo(demo::DemoArgs),
+    /// Measure a grid: calls per second, latency, CPU per call
+    Bench(bench::BenchArgs),
+}
+
+/// Reads the command line and runs what it says.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            failure::tell(format_args!("error: no threads to run on: {error}"));
+            return process::exit(process::EXIT_SERVER_FAILED);
+        }
+    };
+    let code = runtime.block_on(async {
+        // Commands differ much in size; on the heap the largest costs the others nothing.
+        Box::pin(run(cli.command, &mut Output::stdout())).await.unwrap_or_else(|error| {
+            failure::tell(format_args!("error: {error:#}"));
+            failure::exit_code(&error)
+        })
+    });
+    runtime.shutdown_background();
+    process::exit(code)
+}
+
+async fn run(command: Command, output: &mut Output) -> anyhow::Result<u8> {
+    match command {
+        Command::Call(args) => call::run(args, output).await,
+        Command::Status(args) => admin::status::run(args, output).await,
+        Command::Node(args) => admin::node::run(args, output).await,
+        Command::Region(args) => admin::region::run(args, output).await,
+        Command::Type(args) => admin::agent_type::run(args, output).await,
+        Command::Agent(args) => admin::agent::run(args, output).await,
+        Command::Audit(args) => admin::audit::run(args, output).await,
+        Command::Demo(args) => demo::run(args, output).await,
+        Command::Bench(args) => bench::run(args, output).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_read_as_written() {
+        for line in [
+            "afdg call bank.v1.Account/alice Deposit {\"cents\":500} --endpoint http://a:1 --timeout 5s",
+            "afdg call bank.v1.Account/alice GetBalance -o json",
+            "afdg status -o json",
+            "afdg node list",
+            "afdg node describe node-1",
+            "afdg region list -o json",
+            "afdg region transfer-leader 3 node-2 --reason disks --actor me",
+            "afdg type describe bank.v1.Account",
+            "afdg agent list --type bank.v1.Account --limit 0",
+            "afdg agent describe bank.v1.Account/alice",
+            "afdg agent inspect bank.v1.Account/alice --items 5",
+            "afdg audit list --limit 5",
+            "afdg demo --customers 10 --purchases 30 --seed 7 --in-flight 8 -o json",
+            "afdg demo --file purchases.csv --endpoint http://a:1 --key-prefix x",
+            "afdg bench --workload update --transport pipe --in-flight 64 --seconds 5 -o json",
+        ] {
+            Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+        for line in [
+            "afdg",
+            "afdg call bank.v1.Account/alice",
+            "afdg call a.B/c M {} --timeout 5",
+            "afdg region transfer-leader 3 node-2",
+            "afdg agent inspect a.B/c --items 0",
+            "afdg bench --in-flight 0",
+            "afdg bench --seconds 0",
+            "afdg demo --file x.csv --seed 7",
+            "afdg status -o xml",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line} was taken");
+        }
+    }
+}

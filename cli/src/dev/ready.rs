@@ -1,0 +1,32 @@
+//! The ready file: says to other programs that calls succeed, and where.
+
+use serde::{Deserialize, Serialize};
+use std::{io, path::Path};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// Where clients call: `http://127.0.0.1:7400`.
+    pub endpoint: String,
+    /// The process, for signals and measurements.
+    pub pid: u32,
+    pub catalogs: Vec<Server>,
+    pub nodes: Vec<Server>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    pub name: String,
+    /// `host:port`.
+    pub address: String,
+}
+
+impl Ready {
+    /// Who sees the file sees all of it.
+    pub fn write(&self, file: &Path) -> io::Result<()> {
+        let mut name = file.file_name().unwrap_or_default().to_owned();
+        name.push(".new");
+        let new = file.with_file_name(name);
+        std::fs::write(&new, serde_json::to_vec_pretty(self)?)?;
+        std::fs::rename(new, file)
+    }
+}

@@ -1,0 +1,64 @@
+//! How a command ends other than well, and with which exit code.
+
+use afdg_runtime::process;
+use std::{fmt, io::Write};
+
+/// The command line, a file or a config value is wrong; nothing was done. Exit code 2.
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// A server could not start or go on. Exit code 3.
+#[derive(Debug)]
+pub struct ServerFailed(pub String);
+
+impl fmt::Display for ServerFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ServerFailed {}
+
+/// Shorthand for an `Err` of [`Usage`].
+pub fn usage<T>(what: impl Into<String>) -> anyhow::Result<T> {
+    Err(Usage(what.into()).into())
+}
+
+/// The exit code that belongs to `error`.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.chain().any(|cause| cause.is::<Usage>()) {
+        process::EXIT_USAGE
+    } else if error.chain().any(|cause| cause.is::<ServerFailed>()) {
+        process::EXIT_SERVER_FAILED
+    } else {
+        process::EXIT_FAILED
+    }
+}
+
+/// Writes to standard error. That it is closed harms nobody, so a failed write is let go.
+pub fn tell(text: impl fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn the_exit_code_follows_the_cause_below_any_context() {
+        let wrong = usage::<()>("bad flag").context("while reading x").unwrap_err();
+        assert_eq!(exit_code(&wrong), process::EXIT_USAGE);
+        let server: anyhow::Error = ServerFailed("no disk".into()).into();
+        assert_eq!(exit_code(&server), process::EXIT_SERVER_FAILED);
+        assert_eq!(exit_code(&anyhow::anyhow!("refused")), process::EXIT_FAILED);
+    }
+}

@@ -1,0 +1,45 @@
+//! A message on its way out.
+
+use afdg_proto::pb::internal::Forwarded;
+use afdg_types::{AgentRef, Epoch, MessageId, RegionId};
+use bytes::Bytes;
+use tokio::time::Instant;
+
+/// A call of one agent. Its id is the same for all attempts to deliver it.
+#[derive(Clone, Debug)]
+pub struct OutgoingMessage {
+    pub agent: AgentRef,
+    pub method: String,
+    /// The encoded request message.
+    pub request: Bytes,
+    pub id: MessageId,
+    /// When the caller stops waiting. None stands for a call of a recorded turn: it is tried until
+    /// there is an answer that stays the same.
+    pub deadline: Option<Instant>,
+    /// The agents that wait for this message, outermost first.
+    pub chain: Vec<AgentRef>,
+}
+
+impl OutgoingMessage {
+    /// One attempt's message for the wire.
+    pub(crate) fn forwarded(&self, region: RegionId, epoch: Epoch) -> Forwarded {
+        Forwarded {
+            request_id: 0,
+            region: region.0,
+            epoch: epoch.0,
+            r#type: self.agent.agent_type().to_owned(),
+            key: self.agent.key().to_owned(),
+            method: self.method.clone(),
+            message_id: Bytes::copy_from_slice(self.id.as_bytes()),
+            request: self.request.clone(),
+            timeout_ms: self.deadline.map_or(0, timeout_ms),
+            chain: self.chain.iter().map(|agent| agent.as_str().to_owned()).collect(),
+        }
+    }
+}
+
+/// At least 1, since 0 stands for none.
+fn timeout_ms(deadline: Instant) -> u64 {
+    let left = deadline.saturating_duration_since(Instant::now());
+    u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1)
+}

@@ -1,0 +1,154 @@
+//! `afdg.v1.Grid`: calls for callers without stubs.
+
+use crate::{
+    budget::Budget,
+    caller::Caller,
+    config::{CALL_MANY_PARALLEL_MAX, CALL_MANY_RESPONSE_BYTES_MAX, PIPE_UNREAD_BYTES_MAX},
+    headers,
+    pipe::{self, PipeStream},
+};
+use afdg_proto::{
+    pb::v1::{
+        CallManyRequest, CallManyResponse, CallRequest, CallResponse, CallResult, PipeRequest, call_result,
+        grid_server,
+    },
+    status::of_grid_error,
+};
+use afdg_runtime::Tasks;
+use afdg_types::{GridError, Reason, limits::CALL_MANY_CALLS_MAX};
+use futures::StreamExt;
+use tokio::time::Instant;
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
+use tonic_types::pb::Status as StatusMessage;
+
+pub(crate) struct Grid {
+    caller: Caller,
+    tasks: Tasks,
+    pipe_unread: Budget,
+}
+
+impl Grid {
+    pub(crate) fn new(caller: Caller, tasks: Tasks) -> Self {
+        Self { caller, tasks, pipe_unread: Budget::new(PIPE_UNREAD_BYTES_MAX) }
+    }
+}
+
+#[tonic::async_trait]
+impl grid_server::Grid for Grid {
+    async fn call(&self, request: Request<CallRequest>) -> Result<Response<CallResponse>, Status> {
+        let deadline = transport_deadline(request.metadata())?;
+        let response = self.caller.grid_call(request.into_inner(), deadline).await?;
+        Ok(Response::new(response))
+    }
+
+    async fn call_many(
+        &self,
+        request: Request<CallManyRequest>,
+    ) -> Result<Response<CallManyResponse>, Status> {
+        let deadline = transport_deadline(request.metadata())?;
+        let calls = request.into_inner().calls;
+        if calls.len() > CALL_MANY_CALLS_MAX {
+            let message =
+                format!("{} calls are more than {CALL_MANY_CALLS_MAX}; use Pipe for them", calls.len());
+            return Err(of_grid_error(
+                &GridError::new(Reason::InvalidRequest, message).with("field", "calls"),
+            ));
+        }
+        let mut bytes = 0;
+        let results = futures::stream::iter(calls)
+            .map(|call| self.caller.grid_call(call, deadline))
+            .buffered(CALL_MANY_PARALLEL_MAX)
+            .map(|result| bounded(result, &mut bytes))
+            .collect()
+            .await;
+        Ok(Response::new(CallManyResponse { results }))
+    }
+
+    type PipeStream = PipeStream;
+
+    async fn pipe(&self, request: Request<Streaming<PipeRequest>>) -> Result<Response<PipeStream>, Status> {
+        let deadline = transport_deadline(request.metadata())?;
+        let requests = request.into_inner();
+        let results = pipe::start(&self.tasks, self.caller.clone(), requests, deadline, &self.pipe_unread);
+        Ok(Response::new(results))
+    }
+}
+
+/// When the request around the calls ends; none if it names no deadline.
+fn transport_deadline(metadata: &MetadataMap) -> Result<Option<Instant>, Status> {
+    let timeout = headers::timeout(metadata.as_ref()).map_err(|error| of_grid_error(&error))?;
+    Ok(timeout.map(|timeout| headers::deadline_after(Some(timeout))))
+}
+
+pub(crate) fn result_of(result: Result<CallResponse, Status>) -> CallResult {
+    let result = match result {
+        Ok(response) => call_result::Result::Response(response),
+        Err(status) => call_result::Result::Error(message_of(&status)),
+    };
+    CallResult { result: Some(result) }
+}
+
+/// The details of a status are the same message again, encoded.
+fn message_of(status: &Status) -> StatusMessage {
+    prost::Message::decode(status.details()).ok().filter(|_| !status.details().is_empty()).unwrap_or_else(
+        || StatusMessage {
+            code: status.code() as i32,
+            message: status.message().to_owned(),
+            details: Vec::new(),
+        },
+    )
+}
+
+/// Past the bound of one response a result is left out; the call itself has taken effect.
+fn bounded(result: Result<CallResponse, Status>, bytes: &mut usize) -> CallResult {
+    match result {
+        Ok(response) if *bytes + response.response.len() > CALL_MANY_RESPONSE_BYTES_MAX => {
+            let message = format!(
+                "the call took effect, but the results of one CallMany together have at most \
+                 {CALL_MANY_RESPONSE_BYTES_MAX} bytes; ask for fewer at once"
+            );
+            let error = GridError::new(Reason::MessageTooLarge, message);
+            result_of(Err(of_grid_error(&error.with("message_id", response.message_id))))
+        }
+        result => {
+            *bytes += result.as_ref().map_or(0, |response| response.response.len());
+            result_of(result)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use afdg_proto::status::to_call_error;
+    use afdg_types::CallError;
+
+    #[test]
+    fn a_result_carries_the_status_with_its_details() {
+        let error = GridError::new(Reason::Overloaded, "full").retry_after_ms(5);
+        let Some(call_result::Result::Error(message)) = result_of(Err(of_grid_error(&error))).result else {
+            panic!()
+        };
+        let details = prost::Message::encode_to_vec(&message);
+        let code = tonic::Code::from_i32(message.code);
+        let status = Status::with_details(code, message.message, details.into());
+        assert_eq!(to_call_error(&status), CallError::Grid(error));
+        let Some(call_result::Result::Error(message)) = result_of(Err(Status::internal("x"))).result else {
+            panic!()
+        };
+        assert_eq!((message.code, message.message.as_str()), (13, "x"));
+    }
+
+    #[test]
+    fn results_past_the_bound_are_left_out_one_by_one() {
+        let mut bytes = 0;
+        let of = |length: usize| {
+            Ok(CallResponse { response: vec![0; length].into(), message_id: "id".to_owned() })
+        };
+        let is_response =
+            |result: CallResult| matches!(result.result, Some(call_result::Result::Response(_)));
+        assert!(is_response(bounded(of(CALL_MANY_RESPONSE_BYTES_MAX - 1), &mut bytes)));
+        assert!(!is_response(bounded(of(2), &mut bytes)));
+        assert!(is_response(bounded(of(1), &mut bytes)));
+    }
+}

@@ -1,0 +1,40 @@
+//! What must hold of a region's rows after every entry.
+
+use crate::table::{entities, mailbox, replies};
+use afdg_types::{Rows, RowsError, Slot};
+
+/// An invariant that does not hold. The message has every value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    #[error("replies and expiries don't match: {0}")]
+    Unmatched(String),
+    #[error("the id of the recorded turn of {agent} was already answered: {id}")]
+    AnsweredTurnInMailbox { agent: String, id: String },
+    #[error("an entity row's key can't be read or lies in a wrong slot: {0}")]
+    EntityKey(String),
+    #[error("{0}")]
+    Rows(#[from] RowsError),
+}
+
+/// Reads all rows: for tests and the simulator.
+pub fn validate(rows: &dyn Rows) -> Result<(), Violation> {
+    if let Some(what) = replies::unmatched(rows)? {
+        return Err(Violation::Unmatched(what));
+    }
+    for (agent, turn) in mailbox::all(rows)? {
+        if replies::get(rows, Slot::of(&agent), turn.message_id)?.is_some() {
+            return Err(Violation::AnsweredTurnInMailbox {
+                agent: agent.to_string(),
+                id: turn.message_id.to_string(),
+            });
+        }
+    }
+    for (key, _) in rows.scan(entities::START, Some(entities::END), usize::MAX)? {
+        let in_slot = entities::parse(&key)
+            .is_some_and(|(agent, _)| key.starts_with(&entities::slot_prefix(Slot::of(&agent))));
+        if !in_slot {
+            return Err(Violation::EntityKey(format!("{key:?}")));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! A turn's calls to other agents.
+
+use crate::region::RecordTurn;
+use afdg_router::{OutgoingMessage, Router};
+use afdg_types::{AgentRef, CallError, GridError, MessageId, Reason, limits};
+use bytes::Bytes;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+use tokio::sync::OnceCell;
+
+/// How one turn calls others.
+#[derive(Clone)]
+pub struct Calls {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    message_id: MessageId,
+    /// The agents that wait for this turn, outermost first, with the turn's own agent at the end.
+    chain: Vec<AgentRef>,
+    router: Arc<Router>,
+    /// Has the turn's message put into the mailbox; absent where it stands there, and for a turn that
+    /// reads only and so leaves nothing behind.
+    record: Option<RecordTurn>,
+    asked: AtomicBool,
+    recorded: OnceCell<()>,
+}
+
+impl Calls {
+    pub fn new(
+        message_id: MessageId,
+        mut chain: Vec<AgentRef>,
+        agent: AgentRef,
+        router: Arc<Router>,
+        record: Option<RecordTurn>,
+    ) -> Self {
+        chain.push(agent);
+        Self {
+            inner: Arc::new(Inner {
+                message_id,
+                chain,
+                router,
+                record,
+                asked: AtomicBool::new(false),
+                recorded: OnceCell::new(),
+            }),
+        }
+    }
+
+    /// Whether the turn has asked for its message to be recorded: from then on it is finished however
+    /// long it takes.
+    pub fn have_left(&self) -> bool {
+        self.inner.asked.load(Ordering::Relaxed)
+    }
+
+    /// Calls `agent` and waits for an answer that stays the same when asked again.
+    pub async fn call(
+        &self,
+        ordinal: u32,
+        agent: AgentRef,
+        method: &str,
+        request: Bytes,
+    ) -> Result<Bytes, CallError> {
+        let inner = &self.inner;
+        if let Some(error) = refuse(&inner.chain, &agent) {
+            return Err(error.into());
+        }
+        // An output of the turn: it waits until everything it was based on is committed, and until the
+        // turn's message is, so that a turn that has touched others is always finished.
+        if let Some(record) = &inner.record {
+            inner.asked.store(true, Ordering::Relaxed);
+            inner.recorded.get_or_init(|| record.recorded()).await;
+        }
+        let message = OutgoingMessage {
+            agent,
+            method: method.to_owned(),
+            request,
+            id: MessageId::derived(inner.message_id, ordinal),
+            deadline: None,
+            chain: inner.chain.clone(),
+        };
+        inner.router.call(message).await
+    }
+}
+
+/// Why `agent` can't be called by the last agent of `chain`, whom the others wait for.
+pub fn refuse(chain: &[AgentRef], agent: &AgentRef) -> Option<GridError> {
+    if chain.contains(agent) {
+        let path: Vec<&str> = chain.iter().chain([agent]).map(AgentRef::as_str).collect();
+        let path = path.join(" -> ");
+        return Some(
+            GridError::new(
+                Reason::CallCycle,
+                format!("the call would wait for itself: {path}. An agent takes one message at a time; send instead of calling, or let the first agent do both steps"),
+            )
+            .with("chain", &path),
+        );
+    }
+    if chain.len() >= limits::CALL_CHAIN_AGENTS_MAX {
+        return Some(GridError::new(
+            Reason::CallChainTooLong,
+            format!(
+                "{} agents already wait for one another; at most {} may",
+                chain.len(),
+                limits::CALL_CHAIN_AGENTS_MAX
+            ),
+        ));
+    }
+    None
+}

@@ -1,0 +1,53 @@
+//! Runs turns: the author's code over the agent's view, to its output or its failure.
+
+pub mod calls;
+pub mod overlay;
+pub mod view;
+
+use afdg_agent::host::{AgentHost, Turn, TurnFailure, TurnOutput};
+use afdg_types::limits::TURN_MS_MAX;
+use futures::FutureExt;
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use view::View;
+
+/// How a turn ended that has no output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunFailure {
+    Turn(TurnFailure),
+    /// The handler ran past [`TURN_MS_MAX`] without having touched others.
+    TimedOut,
+}
+
+/// Runs one turn. `limited` says whether the time limit holds: a turn that has touched others is finished
+/// however long it takes.
+pub async fn run(
+    host: Arc<dyn AgentHost>,
+    turn: Turn,
+    view: Arc<View>,
+    limited: impl Fn() -> bool,
+) -> Result<TurnOutput, RunFailure> {
+    // The future is dropped after a panic, and what it wrote with it: nothing half done is seen.
+    let mut handler = std::pin::pin!(AssertUnwindSafe(host.run(turn, view)).catch_unwind());
+    loop {
+        match tokio::time::timeout(Duration::from_millis(TURN_MS_MAX), &mut handler).await {
+            Ok(Ok(result)) => return result.map_err(RunFailure::Turn),
+            Ok(Err(panic)) => {
+                return Err(RunFailure::Turn(TurnFailure::Panicked(panic_text(panic.as_ref()))));
+            }
+            Err(_) if limited() => return Err(RunFailure::TimedOut),
+            Err(_) => {}
+        }
+    }
+}
+
+/// Longest text of a panic that is kept.
+const PANIC_TEXT_CHARS_MAX: usize = 500;
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without a text".to_owned());
+    text.chars().take(PANIC_TEXT_CHARS_MAX).collect()
+}

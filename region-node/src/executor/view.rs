@@ -1,0 +1,249 @@
+//! What one turn sees: its agent's uncommitted rows over the node's cache over the replica's rows, and
+//! the way to other agents.
+
+use super::overlay::Overlay;
+use crate::{cache::RowCache, executor::calls::Calls};
+use afdg_agent::{
+    host::{TurnFailure, TurnView},
+    row::Row,
+};
+use afdg_region_machine::table::entities;
+use afdg_replication::RowStore;
+use afdg_types::{AgentRef, CallError, RegionId, Rows, RowsError};
+use async_trait::async_trait;
+use bytes::Bytes;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// Where an agent's committed rows are read.
+#[derive(Clone)]
+pub struct AgentRows {
+    pub region: RegionId,
+    pub agent: AgentRef,
+    pub rows: Arc<RowStore>,
+    pub cache: Arc<RowCache>,
+}
+
+fn storage(error: impl std::fmt::Display) -> TurnFailure {
+    TurnFailure::Storage(error.to_string())
+}
+
+fn decode(bytes: &[u8]) -> Result<Arc<Row>, TurnFailure> {
+    Row::decode(bytes).map(Arc::new).map_err(storage)
+}
+
+impl AgentRows {
+    fn row(&self, key: &[u8]) -> Result<Option<Arc<Row>>, TurnFailure> {
+        let stored_key = entities::key(&self.agent, key);
+        if let Some(row) = self.cache.get(self.region, &stored_key) {
+            return Ok(row);
+        }
+        let load = self.cache.begin_load(&stored_key);
+        let row = self.stored_row(key)?;
+        self.cache.end_load(&load, self.region, stored_key, row.clone());
+        Ok(row)
+    }
+
+    /// Past the cache.
+    fn stored_row(&self, key: &[u8]) -> Result<Option<Arc<Row>>, TurnFailure> {
+        let stored = self.rows.get(&entities::key(&self.agent, key)).map_err(storage)?;
+        stored.map(|bytes| decode(&bytes)).transpose()
+    }
+
+    fn last_at_or_before(&self, from: &[u8], at: &[u8]) -> Result<Option<(Bytes, Arc<Row>)>, TurnFailure> {
+        let (from, at) = (entities::key(&self.agent, from), entities::key(&self.agent, at));
+        let found = self.rows.last_at_or_before(&from, &at).map_err(storage)?;
+        found.map(|(key, row)| Ok((self.own_key(&key)?, decode(&row)?))).transpose()
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Arc<Row>)>, TurnFailure> {
+        let (from, to) = (entities::key(&self.agent, from), entities::key(&self.agent, to));
+        let found = self.rows.scan(&from, Some(&to), limit).map_err(storage)?;
+        found.into_iter().map(|(key, row)| Ok((self.own_key(&key)?, decode(&row)?))).collect()
+    }
+
+    fn own_key(&self, stored_key: &Bytes) -> Result<Bytes, TurnFailure> {
+        match entities::parse(stored_key) {
+            Some((agent, own)) if agent == self.agent => Ok(stored_key.slice_ref(own)),
+            _ => Err(storage(RowsError(format!("the key {stored_key:?} is not of agent {}", self.agent)))),
+        }
+    }
+}
+
+/// One read of a turn that reads committed state only, with its answer: kept to check that all answers
+/// stood there at one instant.
+enum Read {
+    Row(Bytes, Option<Arc<Row>>),
+    Last(Bytes, Bytes, Option<(Bytes, Arc<Row>)>),
+    Range(Bytes, Bytes, usize, Vec<(Bytes, Arc<Row>)>),
+}
+
+/// Times that the check itself is tried while entries are applied beside it.
+const FIT_CHECKS_MAX: u32 = 8;
+
+/// One turn's view.
+pub struct View {
+    rows: AgentRows,
+    overlay: Overlay,
+    calls: Calls,
+    reads: Option<Mutex<Vec<Read>>>,
+    /// The rows' version when the turn began.
+    version: u64,
+}
+
+impl View {
+    /// For a turn of the agent's own: it sees what its predecessors wrote, committed or not.
+    pub fn of_turn(rows: AgentRows, overlay: Overlay, calls: Calls) -> Self {
+        let version = rows.rows.version();
+        Self { rows, overlay, calls, reads: None, version }
+    }
+
+    /// For a read-only turn beside others: it sees committed rows only.
+    pub fn of_read(rows: AgentRows, calls: Calls) -> Self {
+        let version = rows.rows.version();
+        Self { rows, overlay: Overlay::default(), calls, reads: Some(Mutex::default()), version }
+    }
+
+    /// Whether all that was read stood there at one instant. If not, the turn has to run again.
+    pub fn reads_fit_together(&self) -> Result<bool, TurnFailure> {
+        let Some(reads) = &self.reads else { return Ok(true) };
+        let reads = reads.lock().unwrap_or_else(PoisonError::into_inner);
+        // One answer is always as of one instant; and if nothing was applied since the turn began, so are all.
+        if reads.len() <= 1 || self.rows.rows.version() == self.version {
+            return Ok(true);
+        }
+        for _ in 0..FIT_CHECKS_MAX {
+            let before = self.rows.rows.version();
+            for read in reads.iter() {
+                if !self.stands(read)? {
+                    return Ok(false);
+                }
+            }
+            if self.rows.rows.version() == before {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether the replica's rows give the same answer now.
+    fn stands(&self, read: &Read) -> Result<bool, TurnFailure> {
+        Ok(match read {
+            Read::Row(key, seen) => self.rows.stored_row(key)?.as_deref() == seen.as_deref(),
+            Read::Last(from, at, seen) => self.rows.last_at_or_before(from, at)? == *seen,
+            Read::Range(from, to, limit, seen) => self.rows.scan(from, to, *limit)? == *seen,
+        })
+    }
+
+    fn note(&self, read: impl FnOnce() -> Read) {
+        if let Some(reads) = &self.reads {
+            reads.lock().unwrap_or_else(PoisonError::into_inner).push(read());
+        }
+    }
+
+    fn last_under_overlay(&self, from: &[u8], at: &[u8]) -> Result<Option<(Bytes, Arc<Row>)>, TurnFailure> {
+        let mut at = at.to_vec();
+        loop {
+            let Some((key, row)) = self.rows.last_at_or_before(from, &at)? else { return Ok(None) };
+            match self.overlay.get(&key) {
+                None => return Ok(Some((key, row))),
+                Some(Some(newer)) => return Ok(Some((key, newer))),
+                // Deleted and not committed yet: look further down, past the greatest key below it.
+                Some(None) => match before(&key) {
+                    Some(below) if below.as_slice() >= from => at = below,
+                    _ => return Ok(None),
+                },
+            }
+        }
+    }
+}
+
+/// A key below `key` with no stored row between: row keys have at most a few hundred bytes, so the
+/// padding puts it above every other key that is smaller.
+fn before(key: &[u8]) -> Option<Vec<u8>> {
+    const PADDING: usize = 600;
+    let (last, rest) = key.split_last()?;
+    if *last == 0 {
+        return Some(rest.to_vec());
+    }
+    let mut below = rest.to_vec();
+    below.push(last - 1);
+    below.resize(below.len() + PADDING, u8::MAX);
+    Some(below)
+}
+
+#[async_trait]
+impl TurnView for View {
+    async fn row(&self, key: &[u8]) -> Result<Option<Arc<Row>>, TurnFailure> {
+        if let Some(row) = self.overlay.get(key) {
+            return Ok(row);
+        }
+        let row = self.rows.row(key)?;
+        self.note(|| Read::Row(Bytes::copy_from_slice(key), row.clone()));
+        Ok(row)
+    }
+
+    async fn last_row_at_or_before(
+        &self,
+        from: &[u8],
+        at: &[u8],
+    ) -> Result<Option<(Bytes, Arc<Row>)>, TurnFailure> {
+        let stored = self.last_under_overlay(from, at)?;
+        self.note(|| Read::Last(Bytes::copy_from_slice(from), Bytes::copy_from_slice(at), stored.clone()));
+        if self.overlay.is_empty() {
+            return Ok(stored);
+        }
+        // One past `at`, so that `at` itself is in the range.
+        let mut end = at.to_vec();
+        end.push(0);
+        let newer = self.overlay.range(from, &end).filter_map(|(key, row)| Some((key, row?))).next_back();
+        Ok(match (stored, newer) {
+            (Some((stored_key, stored)), Some((key, _))) if stored_key >= *key => Some((stored_key, stored)),
+            (_, Some((key, row))) => Some((key.clone(), Arc::clone(row))),
+            (stored, None) => stored,
+        })
+    }
+
+    async fn rows(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Arc<Row>)>, TurnFailure> {
+        // Rows that are deleted in the overlay take no place in the answer.
+        let extra = self.overlay.range(from, to).count();
+        let stored = self.rows.scan(from, to, limit.saturating_add(extra))?;
+        self.note(|| {
+            Read::Range(Bytes::copy_from_slice(from), Bytes::copy_from_slice(to), limit, stored.clone())
+        });
+        if extra == 0 {
+            return Ok(stored);
+        }
+        // Past the last stored row of a full answer the rows below are not known.
+        let complete = stored.len() < limit.saturating_add(extra);
+        let horizon = if complete { None } else { stored.last().map(|(key, _)| key.clone()) };
+        let mut merged: BTreeMap<Bytes, Arc<Row>> = stored.into_iter().collect();
+        for (key, row) in self.overlay.range(from, to) {
+            if horizon.as_ref().is_some_and(|horizon| key > horizon) {
+                break;
+            }
+            match row {
+                Some(row) => merged.insert(key.clone(), Arc::clone(row)),
+                None => merged.remove(key),
+            };
+        }
+        Ok(merged.into_iter().take(limit).collect())
+    }
+
+    async fn call(
+        &self,
+        ordinal: u32,
+        agent: AgentRef,
+        method: &str,
+        request: Bytes,
+    ) -> Result<Bytes, CallError> {
+        self.calls.call(ordinal, agent, method, request).await
+    }
+}

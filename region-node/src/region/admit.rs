@@ -1,0 +1,236 @@
+//! Admit: am I the leader, is the slot mine, is the id known, is there room.
+
+use super::{
+    admission::Admission,
+    leading::{AgentState, Message, Pending, Waiters},
+    owner::{Owner, overloaded},
+};
+use crate::executor::calls;
+use afdg_region_machine::{
+    op::KeepId,
+    table::{
+        mailbox::RecordedTurn,
+        replies::{self, Reply, TurnReply},
+    },
+};
+use afdg_types::{AgentRef, CallError, GridError, MessageIdKind, Reason, Slot, limits};
+use bytes::Bytes;
+
+/// An id that is seen again is kept longer only if that adds this much, so that a flood of repeats does
+/// not write one entry each.
+const KEEP_STEP_S: u64 = 3_600;
+
+impl Owner {
+    pub(super) fn admit(&mut self, admission: Admission) {
+        match self.check(&admission) {
+            Ok(read_only) => self.enter(admission, read_only),
+            Err(error) if error.reason == Reason::NotLeader => {
+                let hint = self.leader_hint();
+                admission.reply_to.refuse_not_leader(error, hint);
+            }
+            Err(error) => admission.reply_to.refuse(error),
+        }
+    }
+
+    /// Whether the message may be admitted at all, and whether its method only reads.
+    fn check(&self, admission: &Admission) -> Result<bool, GridError> {
+        let Some(leading) = &self.leading else {
+            return Err(GridError::new(Reason::NotLeader, "another replica of the region leads"));
+        };
+        if self.draining {
+            return Err(GridError::new(Reason::Draining, "this node is stopping; another one takes over"));
+        }
+        let slot = Slot::of(&admission.agent);
+        if !self.slots().iter().any(|range| range.contains(slot)) {
+            let text = format!("slot {slot} of {} is not in region {}", admission.agent, self.region);
+            return Err(GridError::new(Reason::StaleRoute, text));
+        }
+        let room = leading.messages < limits::REGION_IN_FLIGHT_MESSAGES_MAX
+            && leading.message_bytes + admission.request.len() <= limits::REGION_IN_FLIGHT_BYTES_MAX;
+        if !room {
+            return Err(overloaded("the region has as many messages in flight as it takes"));
+        }
+        if let Some(error) = calls::refuse(&admission.chain, &admission.agent) {
+            return Err(error);
+        }
+        self.check_method(admission)
+    }
+
+    fn check_method(&self, admission: &Admission) -> Result<bool, GridError> {
+        let agent_type = admission.agent.agent_type();
+        let Some(methods) = self.here.methods.get(agent_type) else {
+            return Err(GridError::new(
+                Reason::UnknownType,
+                format!("this node hosts no agent type {agent_type}"),
+            )
+            .with("resource_type", "agent type")
+            .with("resource_name", agent_type));
+        };
+        let Some(read_only) = methods.get(&admission.method) else {
+            let text = format!("{agent_type} has no method {}", admission.method);
+            return Err(GridError::new(Reason::UnknownMethod, text)
+                .with("resource_type", "method")
+                .with("resource_name", format!("{agent_type}/{}", admission.method)));
+        };
+        // A call of a turn may be asked again and must get the same answer, so its answer is recorded
+        // even if the method only reads.
+        Ok(*read_only && admission.message_id.kind() != MessageIdKind::Derived)
+    }
+
+    fn enter(&mut self, admission: Admission, read_only: bool) {
+        let Some(leading) = self.leading.as_mut() else { return };
+        if !leading.ready {
+            if leading.early.len() >= limits::REGION_IN_FLIGHT_MESSAGES_MAX {
+                admission.reply_to.refuse(overloaded("the region's new leader is not ready"));
+            } else {
+                leading.early.push(admission);
+            }
+            return;
+        }
+        if read_only {
+            leading.messages += 1;
+            leading.message_bytes += admission.request.len();
+            leading.reads.push(admission);
+            return;
+        }
+        if let Some(admission) = self.answer_known(admission) {
+            self.enqueue(admission);
+        }
+    }
+
+    /// A read-only message that could not run beside others takes a turn of its own.
+    pub(super) fn admit_as_turn(&mut self, admission: Admission) {
+        match self.check(&admission) {
+            Ok(_) => {
+                if let Some(admission) = self.answer_known(admission) {
+                    self.enqueue(admission);
+                }
+            }
+            Err(error) => {
+                let hint = self.leader_hint();
+                admission.reply_to.refuse_not_leader(error, hint);
+            }
+        }
+    }
+
+    /// Answers a message whose id is known, under way or done; gives back one that is new.
+    fn answer_known(&mut self, admission: Admission) -> Option<Admission> {
+        let id = admission.message_id;
+        let digest = replies::digest(&admission.agent, &admission.method, &admission.request);
+        let leading = self.leading.as_mut()?;
+        if let Some(waiters) = leading.waiters.get_mut(&id) {
+            if waiters.digest == digest {
+                waiters.replies.push(admission.reply_to);
+            } else {
+                let error = id_reused(&admission, waiters.digest, digest);
+                admission.reply_to.refuse(error);
+            }
+            return None;
+        }
+        let slot = Slot::of(&admission.agent);
+        match replies::get(self.replica.rows().as_ref(), slot, id) {
+            Err(error) => {
+                admission
+                    .reply_to
+                    .refuse(GridError::new(Reason::OutcomeUnknown, "this node's storage failed"));
+                self.storage_failed(&error.to_string());
+                None
+            }
+            Ok(Some(reply)) if reply.digest != digest => {
+                let error = id_reused(&admission, reply.digest, digest);
+                admission.reply_to.refuse(error);
+                None
+            }
+            Ok(Some(reply)) => {
+                self.keep_id(slot, &admission, &reply);
+                admission.reply_to.reply(result_of(reply.reply));
+                None
+            }
+            Ok(None) => self.refuse_expired(admission),
+        }
+    }
+
+    fn keep_id(&mut self, slot: Slot, admission: &Admission, reply: &Reply) {
+        let expires_at_s = self.kept_until_s(admission.message_id);
+        let Some(leading) = self.leading.as_mut() else { return };
+        let lasting = admission.message_id.kind() != MessageIdKind::Router;
+        if lasting && expires_at_s >= reply.expires_at_s + KEEP_STEP_S {
+            let keep = KeepId { slot, message_id: admission.message_id, expires_at_s };
+            leading.pending.push_back(Pending::KeepId(keep));
+        }
+    }
+
+    /// An id that is older than ids are kept may have taken effect and been forgotten.
+    fn refuse_expired(&mut self, admission: Admission) -> Option<Admission> {
+        let now_ms = self.here.world.clock.now_ms();
+        match admission.message_id.made_at_ms() {
+            Some(made_at_ms) if made_at_ms + limits::ROUTER_ID_KEPT_MS < now_ms => {
+                admission.reply_to.refuse(GridError::new(
+                    Reason::IdExpired,
+                    "the message is so old that whether it took effect is not known any more",
+                ));
+                None
+            }
+            Some(made_at_ms) if made_at_ms > now_ms + limits::CLOCK_SKEW_MS_MAX => {
+                admission.reply_to.refuse(
+                    GridError::new(
+                        Reason::RequestMalformed,
+                        "the message's id is from the future: check the clocks of the servers",
+                    )
+                    .with("field", "message_id"),
+                );
+                None
+            }
+            _ => Some(admission),
+        }
+    }
+
+    fn enqueue(&mut self, admission: Admission) {
+        let Some(leading) = self.leading.as_mut() else { return };
+        let Admission { agent, method, message_id, request, deadline, chain, reply_to } = admission;
+        let state = leading.agents.entry(agent.clone()).or_default();
+        if state.queue.len() >= limits::AGENT_MAILBOX_MESSAGES_MAX {
+            reply_to.refuse(overloaded("as many messages wait for the agent as may"));
+            return;
+        }
+        let digest = replies::digest(&agent, &method, &request);
+        let bytes = request.len();
+        let message = Message { message_id, method, request, digest, deadline, chain, bytes };
+        state.queue.push_back(message);
+        leading.messages += 1;
+        leading.message_bytes += bytes;
+        leading.waiters.insert(message_id, Waiters { digest, replies: vec![reply_to] });
+        self.run_next(&agent);
+    }
+
+    /// Takes a turn that its last leader did not finish: it runs before anything else of its agent.
+    pub(super) fn run_again(&mut self, agent: AgentRef, turn: RecordedTurn) {
+        let Some(leading) = self.leading.as_mut() else { return };
+        leading.waiters.insert(turn.message_id, Waiters { digest: turn.digest, replies: Vec::new() });
+        leading.agents.insert(agent.clone(), AgentState::default());
+        leading.messages += 1;
+        leading.message_bytes += turn.request.len();
+        self.start_recorded(agent, turn);
+    }
+}
+
+/// What a recorded reply says to whoever asks.
+pub(super) fn result_of(reply: TurnReply) -> Result<Bytes, CallError> {
+    match reply {
+        TurnReply::Response(response) => Ok(response),
+        TurnReply::Refused(error) => Err(error.into()),
+        TurnReply::Failed { reason, message } => Err(GridError::new(reason, message).into()),
+    }
+}
+
+fn id_reused(admission: &Admission, known: u128, given: u128) -> GridError {
+    GridError::new(
+        Reason::IdReused,
+        format!(
+            "the id {} was used before with another request to {}: repeat the same request, or take a new idempotency key",
+            admission.message_id, admission.agent
+        ),
+    )
+    .with("known_digest", format!("{known:032x}"))
+    .with("given_digest", format!("{given:032x}"))
+}

@@ -1,0 +1,116 @@
+//! Dispatch: an entry is committed and applied. Its replies leave, its turns may touch others.
+
+use super::{admit::result_of, leading::Pending, owner::Owner};
+use crate::executor::overlay::TurnNumber;
+use afdg_region_machine::{
+    OpOutcome, Outcome,
+    op::{CommitTurn, ForgetIds},
+    table::{garbage, replies},
+};
+use afdg_replication::WriteError;
+
+impl Owner {
+    pub(super) fn entry_ended(&mut self, result: Result<Outcome, WriteError>, ops: Vec<Pending>) {
+        let outcomes = match result {
+            Ok(Outcome::Applied(outcomes)) => outcomes,
+            Ok(refused @ (Outcome::Fenced { .. } | Outcome::Unreadable(_))) => {
+                tracing::warn!(region = %self.region, ?refused, "an entry was fenced off");
+                return self.start_over("an entry of this leadership was not let in");
+            }
+            Err(error) => {
+                tracing::debug!(region = %self.region, %error, "an entry's outcome is not known");
+                return self.start_over("the outcome of an entry is not known");
+            }
+        };
+        if outcomes.len() != ops.len() {
+            tracing::error!(
+                outcomes = outcomes.len(),
+                ops = ops.len(),
+                "an entry has another number of outcomes than operations"
+            );
+            return self.start_over("an entry's outcome can't be read");
+        }
+        self.entries += 1;
+        for (op, outcome) in ops.into_iter().zip(outcomes) {
+            if let Err(refusal) = self.dispatch(op, outcome) {
+                tracing::warn!(region = %self.region, ?refusal, "a turn was refused when it was applied");
+                return self.start_over("a turn was refused when it was applied");
+            }
+        }
+    }
+
+    /// Carries out what one operation's outcome asks for; a refusal means that what later turns were run
+    /// on can't be relied on.
+    fn dispatch(&mut self, op: Pending, outcome: OpOutcome) -> Result<(), OpOutcome> {
+        match (op, outcome) {
+            (Pending::Turn { number, effects, message_bytes, .. }, OpOutcome::Committed) => {
+                self.turn_committed(number, effects, message_bytes);
+                Ok(())
+            }
+            (Pending::Record { recorded, .. }, OpOutcome::Recorded) => {
+                // The turn may have been dropped meanwhile.
+                let _ = recorded.send(());
+                Ok(())
+            }
+            (Pending::KeepId(_), OpOutcome::Done { .. }) => Ok(()),
+            (Pending::ForgetIds(op), OpOutcome::Done { more }) => {
+                self.forgotten(&op, more);
+                Ok(())
+            }
+            (Pending::CollectGarbage, OpOutcome::Done { more }) => {
+                if let Some(leading) = self.leading.as_mut() {
+                    leading.collecting = more;
+                    if more {
+                        leading.pending.push_back(Pending::CollectGarbage);
+                    }
+                }
+                Ok(())
+            }
+            (_, refusal) => Err(refusal),
+        }
+    }
+
+    fn turn_committed(&mut self, number: TurnNumber, effects: CommitTurn, message_bytes: usize) {
+        let Some(leading) = self.leading.as_mut() else { return };
+        leading.answer(effects.message_id, &result_of(effects.reply));
+        leading.count_out(message_bytes);
+        if let Some(state) = leading.agents.get_mut(&effects.agent) {
+            state.overlay.committed(number);
+            state.uncommitted = state.uncommitted.saturating_sub(1);
+            if state.is_idle() {
+                leading.agents.remove(&effects.agent);
+            }
+        }
+    }
+
+    fn forgotten(&mut self, op: &ForgetIds, more: bool) {
+        if let Some(leading) = self.leading.as_mut() {
+            leading.forgetting = more;
+            if more {
+                leading.pending.push_back(Pending::ForgetIds(op.clone()));
+            }
+        }
+    }
+
+    /// Once in a while: ids past their time are forgotten, dead rows deleted.
+    pub(super) fn keep_house(&mut self) {
+        let now_s = self.here.world.clock.now_ms() / 1_000;
+        let rows = self.replica.rows();
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.ready) else { return };
+        let checked = (|| {
+            if !leading.forgetting && replies::first_expiry(rows.as_ref())?.is_some_and(|first| first < now_s)
+            {
+                leading.forgetting = true;
+                leading.pending.push_back(Pending::ForgetIds(ForgetIds { now_s }));
+            }
+            if !leading.collecting && garbage::any(rows.as_ref())? {
+                leading.collecting = true;
+                leading.pending.push_back(Pending::CollectGarbage);
+            }
+            Ok::<(), afdg_types::RowsError>(())
+        })();
+        if let Err(error) = checked {
+            self.storage_failed(&error.to_string());
+        }
+    }
+}

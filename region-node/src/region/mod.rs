@@ -1,0 +1,24 @@
+//! One region on this node: its replica, and the owner task that holds its control state.
+//!
+//! | file | a message's hop |
+//! | --- | --- |
+//! | `admission` | what comes in, and where its answer goes |
+//! | `owner` | the task: takes events, decides, never waits for one message |
+//! | `leading` | what the owner keeps while its replica leads |
+//! | `admit` | am I the leader, is the slot mine, is the id known, is there room |
+//! | `run` | starts turns, takes in how they ended |
+//! | `propose` | effects of many turns become one entry |
+//! | `dispatch` | once committed: replies leave, turns may touch others |
+//! | `reads` | read-only turns beside the others, on committed state |
+
+mod admission;
+mod admit;
+mod dispatch;
+mod leading;
+mod owner;
+mod propose;
+mod reads;
+mod run;
+
+pub use admission::{Admission, Outgoing, ReplyTo};
+pub use owner::{RecordTurn, RegionHandle, Surroundings, start};

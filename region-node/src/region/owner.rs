@@ -1,0 +1,403 @@
+//! The task that owns a region's control state: one event at a time, no locks around it.
+
+use super::{
+    admission::Admission,
+    leading::{Leading, Pending},
+};
+use crate::{
+    cache::RowCache,
+    executor::{RunFailure, overlay::TurnNumber, view::AgentRows},
+    replica::RegionReplica,
+};
+use afdg_agent::host::{AgentHost, TurnOutput};
+use afdg_catalog_client::Routes;
+use afdg_region_machine::{
+    Outcome,
+    table::{
+        fence,
+        mailbox::{self, RecordedTurn},
+    },
+};
+use afdg_replication::{Lead, WriteError};
+use afdg_router::Router;
+use afdg_runtime::{OnEnd, Tasks, World};
+use afdg_types::{AgentRef, GridError, NodeId, Reason, RegionId, RowsError, SlotRange, limits};
+use futures::StreamExt;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Messages that wait to be looked at by the owner.
+const ADMISSIONS_MAX: usize = 4_096;
+/// Events taken at once before effects are proposed.
+const EVENTS_AT_ONCE: usize = 256;
+/// How often housekeeping is considered.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// What a region's parts need of the node.
+#[derive(Clone)]
+pub struct Surroundings {
+    pub node: NodeId,
+    pub world: World,
+    pub host: Arc<dyn AgentHost>,
+    /// Methods of the types that this node hosts, and whether each only reads.
+    pub methods: Arc<BTreeMap<String, BTreeMap<String, bool>>>,
+    pub router: Arc<Router>,
+    pub routes: watch::Receiver<Arc<Routes>>,
+    pub cache: Arc<RowCache>,
+    pub tasks: Tasks,
+}
+
+/// What the owner hears from its own region's tasks. The queue has no bound of its own: every event
+/// stands for a turn, a read or a check that the owner started, and those are bounded.
+pub enum Event {
+    TurnEnded { term: u64, agent: AgentRef, number: TurnNumber, result: Result<TurnOutput, RunFailure> },
+    RecordWanted { term: u64, agent: AgentRef, number: TurnNumber, recorded: oneshot::Sender<()> },
+    Ready { term: u64, result: Result<(Vec<(AgentRef, RecordedTurn)>, u64), ReadyError> },
+    ReadsChecked { term: u64, reads: Vec<Admission>, result: Result<(), WriteError> },
+    ReadEnded { term: u64, bytes: usize, retry: Option<Admission> },
+    Inspect { agent: AgentRef, activity: oneshot::Sender<(&'static str, u32)> },
+    Drain,
+}
+
+/// Why a new leader can't start.
+pub enum ReadyError {
+    Write(WriteError),
+    Rows(RowsError),
+}
+
+/// Lets a turn have its message recorded before its first call leaves.
+pub struct RecordTurn {
+    pub(super) term: u64,
+    pub(super) agent: AgentRef,
+    pub(super) number: TurnNumber,
+    pub(super) events: mpsc::UnboundedSender<Event>,
+}
+
+impl RecordTurn {
+    /// Returns once the message stands in the mailbox; never, if the lead is lost before: the turn is
+    /// then dropped as it waits here.
+    pub async fn recorded(&self) {
+        let (recorded, waiting) = oneshot::channel();
+        let event =
+            Event::RecordWanted { term: self.term, agent: self.agent.clone(), number: self.number, recorded };
+        if self.events.send(event).is_err() || waiting.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// What the node reports of a region.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RegionStatus {
+    pub lead: Lead,
+    pub ready: bool,
+    pub agents_active: u64,
+}
+
+/// Talks to a region's owner. Cheap to clone.
+#[derive(Clone)]
+pub struct RegionHandle {
+    pub replica: RegionReplica,
+    admissions: mpsc::Sender<Admission>,
+    events: mpsc::UnboundedSender<Event>,
+    status: watch::Receiver<RegionStatus>,
+}
+
+impl RegionHandle {
+    /// Hands a message to the owner; its answer goes where the message says.
+    pub fn admit(&self, admission: Admission) {
+        match self.admissions.try_send(admission) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(admission)) => {
+                admission.reply_to.refuse(overloaded("the region's queue of arriving messages is full"));
+            }
+            Err(mpsc::error::TrySendError::Closed(admission)) => {
+                admission
+                    .reply_to
+                    .refuse(GridError::new(Reason::StaleRoute, "the region has left this node"));
+            }
+        }
+    }
+
+    pub fn status(&self) -> RegionStatus {
+        *self.status.borrow()
+    }
+
+    /// What an agent is doing, and how many messages wait for it.
+    pub async fn activity(&self, agent: AgentRef) -> (&'static str, u32) {
+        let (activity, waiting) = oneshot::channel();
+        let _ = self.events.send(Event::Inspect { agent, activity });
+        waiting.await.unwrap_or(("idle", 0))
+    }
+
+    /// From now on messages are sent elsewhere; what was admitted is finished.
+    pub fn drain(&self) {
+        let _ = self.events.send(Event::Drain);
+    }
+}
+
+pub fn overloaded(what: &str) -> GridError {
+    GridError::new(Reason::Overloaded, format!("{what}; try again later")).retry_after_ms(50)
+}
+
+/// Starts the owner of a replica's region.
+pub fn start(region: RegionId, replica: RegionReplica, surroundings: Surroundings) -> RegionHandle {
+    let (admissions, arriving) = mpsc::channel(ADMISSIONS_MAX);
+    let (events, happening) = mpsc::unbounded_channel();
+    let (status, status_seen) = watch::channel(RegionStatus::default());
+    let handle =
+        RegionHandle { replica: replica.clone(), admissions, events: events.clone(), status: status_seen };
+    let tasks = surroundings.tasks.clone();
+    let owner = Owner {
+        region,
+        replica,
+        here: surroundings,
+        events,
+        status,
+        leading: None,
+        draining: false,
+        entries: 0,
+    };
+    tasks.spawn("region-owner", OnEnd::Finish, owner.run(arriving, happening));
+    handle
+}
+
+pub struct Owner {
+    pub(super) region: RegionId,
+    pub(super) replica: RegionReplica,
+    pub(super) here: Surroundings,
+    pub(super) events: mpsc::UnboundedSender<Event>,
+    status: watch::Sender<RegionStatus>,
+    pub(super) leading: Option<Leading>,
+    pub(super) draining: bool,
+    pub(super) entries: u64,
+}
+
+/// One thing that happened, whatever its source.
+enum Happened {
+    Admissions(usize),
+    Event(Event),
+    Entry(Result<Outcome, WriteError>, Vec<Pending>),
+    Lead,
+    Tick,
+    Closed,
+}
+
+impl Owner {
+    async fn run(
+        mut self,
+        mut arriving: mpsc::Receiver<Admission>,
+        mut happening: mpsc::UnboundedReceiver<Event>,
+    ) {
+        let mut lead = self.replica.lead();
+        let mut ticks = tokio::time::interval(HOUSEKEEPING);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        lead.mark_changed();
+        let mut arrived = Vec::with_capacity(EVENTS_AT_ONCE);
+        loop {
+            let happened = tokio::select! {
+                biased;
+                changed = lead.changed() => if changed.is_ok() { Happened::Lead } else { Happened::Closed },
+                Some((result, ops)) = next_entry(&mut self.leading) => Happened::Entry(result, ops),
+                Some(event) = happening.recv() => Happened::Event(event),
+                count = arriving.recv_many(&mut arrived, EVENTS_AT_ONCE) => Happened::Admissions(count),
+                _ = ticks.tick() => Happened::Tick,
+            };
+            match happened {
+                Happened::Lead => {
+                    let now = *lead.borrow_and_update();
+                    self.lead_changed(now);
+                }
+                Happened::Entry(result, ops) => self.entry_ended(result, ops),
+                Happened::Event(event) => {
+                    self.handle(event);
+                    for _ in 1..EVENTS_AT_ONCE {
+                        let Ok(event) = happening.try_recv() else { break };
+                        self.handle(event);
+                    }
+                }
+                // All handles are gone: the region has left the node.
+                Happened::Admissions(0) | Happened::Closed => return,
+                Happened::Admissions(_) => arrived.drain(..).for_each(|admission| self.admit(admission)),
+                Happened::Tick => self.keep_house(),
+            }
+            self.check_reads();
+            self.propose();
+            self.report(*lead.borrow());
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::TurnEnded { term, agent, number, result } => self.turn_ended(term, &agent, number, result),
+            Event::RecordWanted { term, agent, number, recorded } => {
+                self.record(term, agent, number, recorded)
+            }
+            Event::Ready { term, result } => self.ready(term, result),
+            Event::ReadsChecked { term, reads, result } => self.reads_checked(term, reads, result),
+            Event::ReadEnded { term, bytes, retry } => self.read_ended(term, bytes, retry),
+            Event::Inspect { agent, activity } => {
+                let state = self.leading.as_ref().and_then(|leading| leading.agents.get(&agent));
+                let doing = match state.and_then(|state| state.running.as_ref()) {
+                    Some(running) if running.recorded => "calling",
+                    Some(_) => "running",
+                    None => "idle",
+                };
+                let _ = activity.send((doing, state.map_or(0, |state| state.queue.len() as u32)));
+            }
+            Event::Drain => self.draining = true,
+        }
+    }
+
+    fn report(&self, lead: Lead) {
+        let leading = self.leading.as_ref();
+        let status = RegionStatus {
+            lead,
+            ready: leading.is_some_and(|leading| leading.ready),
+            agents_active: leading.map_or(0, |leading| leading.agents.len() as u64),
+        };
+        self.status.send_if_modified(|seen| std::mem::replace(seen, status) != status);
+    }
+
+    fn lead_changed(&mut self, lead: Lead) {
+        let led = self.leading.as_ref().map(|leading| leading.term);
+        if lead.is_mine && led == Some(lead.term) {
+            return;
+        }
+        if led.is_some() {
+            self.lose_lead("the region's lead moved away");
+        }
+        if lead.is_mine {
+            self.begin_lead(lead.term);
+        }
+    }
+
+    /// Starts over in `term`: waits until all of earlier entries is applied, then reads the mailbox.
+    pub(super) fn begin_lead(&mut self, term: u64) {
+        tracing::debug!(region = %self.region, term, "this node begins to lead");
+        self.leading = Some(Leading::new(term));
+        let (replica, events) = (self.replica.clone(), self.events.clone());
+        self.here.tasks.spawn("begin-lead", OnEnd::Finish, async move {
+            let result = match replica.linearize().await {
+                Ok(()) => read_start(&replica, term).map_err(ReadyError::Rows),
+                Err(error) => Err(ReadyError::Write(error)),
+            };
+            let _ = events.send(Event::Ready { term, result });
+        });
+    }
+
+    fn ready(&mut self, term: u64, result: Result<(Vec<(AgentRef, RecordedTurn)>, u64), ReadyError>) {
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.term == term && !leading.ready)
+        else {
+            return;
+        };
+        match result {
+            Ok((recorded, next_sequence)) => {
+                leading.ready = true;
+                leading.next_sequence = next_sequence;
+                let early = std::mem::take(&mut leading.early);
+                // Turns that may have touched others come first, before anything else of their agents.
+                for (agent, turn) in recorded {
+                    self.run_again(agent, turn);
+                }
+                early.into_iter().for_each(|admission| self.admit(admission));
+            }
+            Err(ReadyError::Rows(error)) => self.storage_failed(&error.to_string()),
+            Err(ReadyError::Write(WriteError::Stopped(_))) => self.lose_lead("the replica has stopped"),
+            // A majority did not answer in time: it is asked again as long as this replica is taken for
+            // the leader.
+            Err(ReadyError::Write(_)) => {
+                let early = std::mem::take(&mut leading.early);
+                self.begin_lead(term);
+                if let Some(leading) = self.leading.as_mut() {
+                    leading.early = early;
+                }
+            }
+        }
+    }
+
+    /// Forgets everything that was not committed. Who waits for a message that was never run is sent
+    /// elsewhere; who waits for one that was run is told that its outcome is not known.
+    pub(super) fn lose_lead(&mut self, why: &str) {
+        let Some(mut leading) = self.leading.take() else { return };
+        tracing::debug!(region = %self.region, term = leading.term, why, "this node leads no more");
+        let mut never_run = BTreeSet::new();
+        for state in leading.agents.values() {
+            if let Some(running) = &state.running {
+                running.task.abort();
+            }
+            never_run.extend(state.queue.iter().map(|message| message.message_id));
+        }
+        let hint = self.leader_hint();
+        for (id, waiters) in std::mem::take(&mut leading.waiters) {
+            for reply_to in waiters.replies {
+                if never_run.contains(&id) {
+                    reply_to.refuse_not_leader(GridError::new(Reason::NotLeader, why), hint);
+                } else {
+                    let text = format!("{why} before the turn's effects were known to be committed");
+                    reply_to.refuse_not_leader(GridError::new(Reason::OutcomeUnknown, text), hint);
+                }
+            }
+        }
+        for admission in leading.early.into_iter().chain(leading.reads) {
+            admission.reply_to.refuse_not_leader(GridError::new(Reason::NotLeader, why), hint);
+        }
+    }
+
+    /// Starts over without losing the lead: what was not committed can't be relied on any more.
+    pub(super) fn start_over(&mut self, why: &str) {
+        let term = self.leading.as_ref().map(|leading| leading.term);
+        self.lose_lead(why);
+        let lead = *self.replica.lead().borrow();
+        if lead.is_mine && term == Some(lead.term) {
+            self.begin_lead(lead.term);
+        }
+    }
+
+    /// The replica's rows can't be read: nothing more may be served from this node.
+    pub(super) fn storage_failed(&mut self, why: &str) {
+        tracing::error!(region = %self.region, why, "stored rows can't be read");
+        self.here.tasks.fail(format!("region {}: {why}", self.region));
+        self.lose_lead("this node's storage failed");
+    }
+
+    pub(super) fn leader_hint(&self) -> Option<NodeId> {
+        self.replica.lead().borrow().leader.map(NodeId).filter(|leader| *leader != self.here.node)
+    }
+
+    pub(super) fn slots(&self) -> Vec<SlotRange> {
+        let routes = self.here.routes.borrow();
+        routes.regions.get(&self.region).map(|region| region.slots.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn agent_rows(&self, agent: &AgentRef) -> AgentRows {
+        AgentRows {
+            region: self.region,
+            agent: agent.clone(),
+            rows: Arc::clone(self.replica.rows()),
+            cache: Arc::clone(&self.here.cache),
+        }
+    }
+
+    /// Seconds since the epoch until which an id is kept that takes effect now.
+    pub(super) fn kept_until_s(&self, id: afdg_types::MessageId) -> u64 {
+        (self.here.world.clock.now_ms() + id.kept_ms() + 2 * limits::CLOCK_SKEW_MS_MAX) / 1_000
+    }
+}
+
+fn read_start(replica: &RegionReplica, term: u64) -> Result<(Vec<(AgentRef, RecordedTurn)>, u64), RowsError> {
+    let rows = replica.rows().as_ref();
+    Ok((mailbox::all(rows)?, fence::get(rows)?.next_in(term)))
+}
+
+/// The next entry whose outcome is known; never, while none is under way.
+async fn next_entry(leading: &mut Option<Leading>) -> Option<(Result<Outcome, WriteError>, Vec<Pending>)> {
+    match leading {
+        Some(leading) if !leading.proposed.is_empty() => leading.proposed.next().await,
+        _ => std::future::pending().await,
+    }
+}

@@ -1,0 +1,78 @@
+//! Propose: what waits becomes one entry. Never a timer: while as many entries are under way as may be,
+//! effects gather, and the next entry takes them all.
+
+use super::{leading::Pending, owner::Owner};
+use afdg_region_machine::{
+    Command, Outcome,
+    op::{CollectGarbage, Op, RecordTurn},
+};
+use afdg_replication::WriteError;
+use afdg_types::limits;
+use futures::future::BoxFuture;
+
+/// An entry under way; ends with its outcome and the operations that it holds.
+pub type Proposed = BoxFuture<'static, (Result<Outcome, WriteError>, Vec<Pending>)>;
+
+impl Owner {
+    pub(super) fn propose(&mut self) {
+        loop {
+            let Some(leading) = self.leading.as_mut() else { return };
+            if leading.pending.is_empty()
+                || !leading.ready
+                || leading.proposed.len() >= limits::REGION_ENTRIES_IN_FLIGHT_MAX
+            {
+                return;
+            }
+            let ops = take_for_entry(&mut leading.pending, &mut leading.pending_bytes);
+            let command = Command {
+                term: leading.term,
+                sequence: leading.next_sequence,
+                ops: ops.iter().map(op_of).collect(),
+            };
+            let encoded = match command.encode() {
+                Ok(encoded) => encoded,
+                // Can't happen for what this crate builds; if it does, nothing was done.
+                Err(error) => {
+                    tracing::error!(%error, "an entry could not be encoded");
+                    return self.start_over("an entry could not be encoded");
+                }
+            };
+            leading.next_sequence += 1;
+            let (replica, term) = (self.replica.clone(), leading.term);
+            leading
+                .proposed
+                .push_back(Box::pin(async move { (replica.write_in_term(term, encoded).await, ops) }));
+        }
+    }
+}
+
+fn take_for_entry(
+    pending: &mut std::collections::VecDeque<Pending>,
+    pending_bytes: &mut usize,
+) -> Vec<Pending> {
+    let mut bytes = 0;
+    let mut ops = Vec::new();
+    while ops.len() < limits::ENTRY_TURNS_MAX && bytes < limits::ENTRY_BYTES_TARGET {
+        let Some(op) = pending.pop_front() else { break };
+        bytes += match &op {
+            Pending::Turn { bytes, .. } => *bytes,
+            Pending::Record { turn, .. } => turn.request.len(),
+            Pending::KeepId(_) | Pending::ForgetIds(_) | Pending::CollectGarbage => 0,
+        };
+        ops.push(op);
+    }
+    *pending_bytes = if pending.is_empty() { 0 } else { pending_bytes.saturating_sub(bytes) };
+    ops
+}
+
+fn op_of(pending: &Pending) -> Op {
+    match pending {
+        Pending::Turn { effects, .. } => Op::CommitTurn(effects.clone()),
+        Pending::Record { agent, turn, .. } => {
+            Op::RecordTurn(RecordTurn { agent: agent.clone(), turn: turn.clone() })
+        }
+        Pending::KeepId(op) => Op::KeepId(op.clone()),
+        Pending::ForgetIds(op) => Op::ForgetIds(op.clone()),
+        Pending::CollectGarbage => Op::CollectGarbage(CollectGarbage {}),
+    }
+}

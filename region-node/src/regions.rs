@@ -1,0 +1,142 @@
+//! The regions of this node: which there are is the catalog's word, which a reconciler follows.
+
+use crate::{
+    region::{self, RegionHandle, Surroundings},
+    replica::{CachedRegionMachine, NoObserver},
+};
+use afdg_catalog_client::{RouteRegion, Routes};
+use afdg_replication::{ReplicaHost, StartError};
+use afdg_types::RegionId;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// Pause between looks, and after a change of the routes.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// A preferred leader that is in step for this long gets the lead back.
+const IN_STEP_BEFORE_TRANSFER: Duration = Duration::from_secs(5);
+
+/// Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Regions {
+    handles: Arc<RwLock<BTreeMap<RegionId, RegionHandle>>>,
+}
+
+impl Regions {
+    pub fn get(&self, region: RegionId) -> Option<RegionHandle> {
+        self.handles.read().unwrap_or_else(PoisonError::into_inner).get(&region).cloned()
+    }
+
+    pub fn all(&self) -> Vec<(RegionId, RegionHandle)> {
+        let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
+        handles.iter().map(|(region, handle)| (*region, handle.clone())).collect()
+    }
+
+    fn insert(&self, region: RegionId, handle: RegionHandle) {
+        self.handles.write().unwrap_or_else(PoisonError::into_inner).insert(region, handle);
+    }
+}
+
+/// Brings this node's replicas in line with the routes, for ever.
+pub async fn reconcile(regions: Regions, replicas: ReplicaHost, here: Surroundings) {
+    let mut routes = here.routes.clone();
+    let mut in_step_since: BTreeMap<RegionId, Instant> = BTreeMap::new();
+    // A replica that was here before the restart starts before the catalog is heard: it is needed to
+    // elect leaders even while the catalog is down.
+    for group in replicas.recovered_groups() {
+        start(&regions, &replicas, &here, RegionId(group)).await;
+    }
+    loop {
+        let now = Arc::clone(&routes.borrow_and_update());
+        for route in now.regions.values().filter(|route| route.replicas.contains(&here.node)) {
+            if regions.get(route.id).is_none() {
+                start(&regions, &replicas, &here, route.id).await;
+            }
+            form(&regions, &here, &now, route).await;
+            hand_back_lead(&regions, &here, route, &mut in_step_since).await;
+        }
+        let _ = tokio::time::timeout(LOOK_EVERY, routes.changed()).await;
+    }
+}
+
+async fn start(regions: &Regions, replicas: &ReplicaHost, here: &Surroundings, region: RegionId) {
+    let machine = CachedRegionMachine::new(region, Arc::clone(&here.cache));
+    match afdg_replication::Replica::start(replicas, region.0, machine, Box::new(NoObserver)).await {
+        Ok(replica) => regions.insert(region, region::start(region, replica, here.clone())),
+        Err(error @ StartError::Group { .. }) => {
+            tracing::error!(%region, %error, "a replica can't start");
+            here.tasks.fail(error.to_string());
+        }
+        Err(error) => here.tasks.fail(error.to_string()),
+    }
+}
+
+/// Forms the group of a new region. Only the preferred leader does, which makes it lead at once.
+async fn form(regions: &Regions, here: &Surroundings, routes: &Routes, route: &RouteRegion) {
+    if !route.creating || route.replicas.first() != Some(&here.node) {
+        return;
+    }
+    let Some(handle) = regions.get(route.id) else { return };
+    if handle.replica.is_initialized().await {
+        return;
+    }
+    let address = |node: &afdg_types::NodeId| Some((node.0, routes.address_of(*node)?.to_owned()));
+    let members: Option<BTreeMap<u64, String>> = route.replicas.iter().map(address).collect();
+    let Some(members) = members else { return };
+    if let Err(error) = handle.replica.initialize(members).await {
+        tracing::warn!(region = %route.id, %error, "a region's group could not be formed");
+    }
+}
+
+/// Leaders are spread over nodes by the catalog; after a restart they drift. A leader that is not the
+/// preferred one hands the lead over once the preferred one has been in step for a while.
+async fn hand_back_lead(
+    regions: &Regions,
+    here: &Surroundings,
+    route: &RouteRegion,
+    in_step_since: &mut BTreeMap<RegionId, Instant>,
+) {
+    let Some(preferred) = route.replicas.first().filter(|preferred| **preferred != here.node) else { return };
+    let Some(handle) = regions.get(route.id) else { return };
+    let leads = handle.status().lead.is_mine && handle.status().ready;
+    if !leads || !handle.replica.followers_in_step().contains(&preferred.0) {
+        in_step_since.remove(&route.id);
+        return;
+    }
+    let since = *in_step_since.entry(route.id).or_insert_with(Instant::now);
+    if since.elapsed() >= IN_STEP_BEFORE_TRANSFER {
+        in_step_since.remove(&route.id);
+        if let Err(error) = handle.replica.transfer_leader(preferred.0).await {
+            tracing::debug!(region = %route.id, %error, "the lead could not be handed back");
+        }
+    }
+}
+
+/// Hands all leads to other replicas, for a node that stops; returns when none is left or at `until`.
+pub async fn give_up_leads(regions: &Regions, until: Instant) {
+    const LOOK_AGAIN: Duration = Duration::from_millis(50);
+    for (_, handle) in regions.all() {
+        handle.drain();
+    }
+    loop {
+        let mut leads = 0;
+        for (region, handle) in regions.all() {
+            if !handle.status().lead.is_mine {
+                continue;
+            }
+            // The only replica of its region has nobody to hand over to.
+            let Some(to) = handle.replica.followers_in_step().first().copied() else { continue };
+            leads += 1;
+            if let Err(error) = handle.replica.transfer_leader(to).await {
+                tracing::debug!(%region, %error, "a lead could not be handed over");
+            }
+        }
+        if leads == 0 || Instant::now() >= until {
+            return;
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}

@@ -1,0 +1,197 @@
+//! What extensions and other nodes ask of this node: decode, hand to the region, encode.
+
+use crate::{
+    inspect,
+    region::{Admission, Outgoing, RegionHandle, ReplyTo, Surroundings},
+    regions::Regions,
+};
+use afdg_proto::{
+    pb::internal::{
+        ForwardFrame, Forwarded, InspectAgentRequest, InspectAgentResponse, ListAgentsRequest,
+        ListAgentsResponse, OutcomeFrame, TransferLeaderRequest, TransferLeaderResponse,
+        region_node_server::RegionNode,
+    },
+    status::of_grid_error,
+};
+use afdg_types::{AgentRef, GridError, MessageId, NodeId, Reason, RegionId, limits};
+use futures::Stream;
+use std::{pin::Pin, sync::Arc, time::Duration};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::Instant,
+};
+use tonic::{Request, Response, Status, Streaming};
+
+/// Messages of one connection whose outcomes are not written yet; past it, reading pauses.
+const CONNECTION_MESSAGES_MAX: usize = 16_384;
+/// Outcomes in one frame at most.
+const FRAME_OUTCOMES_MAX: usize = 1_024;
+
+pub struct RegionService {
+    pub regions: Regions,
+    pub here: Surroundings,
+}
+
+impl RegionService {
+    /// The region's handle if this replica leads; who does, if it does not.
+    fn leading(&self, region: u64) -> Result<RegionHandle, Box<Status>> {
+        let error = |error| Box::new(of_grid_error(&error));
+        let handle = self.regions.get(RegionId(region)).ok_or_else(|| error(not_here(region)))?;
+        if handle.status().lead.is_mine {
+            return Ok(handle);
+        }
+        let leader = handle.status().lead.leader.unwrap_or(0);
+        Err(error(
+            GridError::new(Reason::NotLeader, "another replica of the region leads").with("leader", leader),
+        ))
+    }
+}
+
+fn not_here(region: u64) -> GridError {
+    GridError::new(Reason::StaleRoute, format!("this node has no replica of region {region}"))
+}
+
+#[tonic::async_trait]
+impl RegionNode for RegionService {
+    type ForwardStream = Pin<Box<dyn Stream<Item = Result<OutcomeFrame, Status>> + Send>>;
+
+    async fn forward(
+        &self,
+        request: Request<Streaming<ForwardFrame>>,
+    ) -> Result<Response<Self::ForwardStream>, Status> {
+        let (outcomes, waiting) = mpsc::unbounded_channel();
+        let (regions, routes) = (self.regions.clone(), self.here.node);
+        tokio::spawn(take_in(regions, routes, request.into_inner(), outcomes));
+        Ok(Response::new(Box::pin(frames(waiting))))
+    }
+
+    async fn list_agents(
+        &self,
+        request: Request<ListAgentsRequest>,
+    ) -> Result<Response<ListAgentsResponse>, Status> {
+        let request = request.into_inner();
+        let handle = self.leading(request.region).map_err(|status| *status)?;
+        handle.replica.linearize().await.map_err(|_| of_grid_error(&not_leader()))?;
+        inspect::list_agents(&handle, &request).map(Response::new).map_err(|error| of_grid_error(&error))
+    }
+
+    async fn inspect_agent(
+        &self,
+        request: Request<InspectAgentRequest>,
+    ) -> Result<Response<InspectAgentResponse>, Status> {
+        let request = request.into_inner();
+        let handle = self.leading(request.region).map_err(|status| *status)?;
+        handle.replica.linearize().await.map_err(|_| of_grid_error(&not_leader()))?;
+        let inspected = inspect::inspect_agent(RegionId(request.region), &handle, &self.here, &request).await;
+        inspected.map(Response::new).map_err(|error| of_grid_error(&error))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<TransferLeaderRequest>,
+    ) -> Result<Response<TransferLeaderResponse>, Status> {
+        let request = request.into_inner();
+        let handle = self.leading(request.region).map_err(|status| *status)?;
+        if !handle.replica.members().contains(&request.to_node) {
+            let text = format!("node {} has no replica of region {}", request.to_node, request.region);
+            return Err(of_grid_error(
+                &GridError::new(Reason::InvalidRequest, text).with("field", "to_node"),
+            ));
+        }
+        let asked = handle.replica.transfer_leader(request.to_node).await;
+        asked.map_err(|error| of_grid_error(&GridError::new(Reason::NoLeader, error.to_string())))?;
+        Ok(Response::new(TransferLeaderResponse {}))
+    }
+}
+
+fn not_leader() -> GridError {
+    GridError::new(Reason::NotLeader, "this replica could not make sure that it leads")
+}
+
+/// Reads messages until the connection ends, and hands each to its region.
+async fn take_in(
+    regions: Regions,
+    _node: NodeId,
+    mut frames: Streaming<ForwardFrame>,
+    outcomes: mpsc::UnboundedSender<Outgoing>,
+) {
+    let places = Arc::new(Semaphore::new(CONNECTION_MESSAGES_MAX));
+    while let Ok(Some(frame)) = frames.message().await {
+        let mut handle: Option<(u64, RegionHandle)> = None;
+        for message in frame.messages {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let reply_to = ReplyTo::new(message.request_id, outcomes.clone(), place);
+            // Neighbours in a frame are often of one region.
+            if handle.as_ref().is_none_or(|(region, _)| *region != message.region) {
+                handle = regions.get(RegionId(message.region)).map(|found| (message.region, found));
+            }
+            match &handle {
+                Some((_, handle)) => hand_over(handle, message, reply_to),
+                None => reply_to.refuse(not_here(message.region)),
+            }
+        }
+    }
+}
+
+fn hand_over(handle: &RegionHandle, message: Forwarded, reply_to: ReplyTo) {
+    let malformed =
+        |what: &str, why: String| GridError::new(Reason::RequestMalformed, why).with("field", what);
+    let agent = match AgentRef::new(&message.r#type, &message.key) {
+        Ok(agent) => agent,
+        Err(error) => {
+            return reply_to
+                .refuse(GridError::new(Reason::KeyMalformed, error.to_string()).with("field", "key"));
+        }
+    };
+    let message_id = match MessageId::from_bytes(&message.message_id) {
+        Ok(id) => id,
+        Err(error) => return reply_to.refuse(malformed("message_id", error.to_string())),
+    };
+    let chain: Result<Vec<AgentRef>, _> = message.chain.iter().map(|agent| agent.parse()).collect();
+    let chain = match chain {
+        Ok(chain) if chain.len() <= limits::CALL_CHAIN_AGENTS_MAX => chain,
+        Ok(chain) => {
+            return reply_to
+                .refuse(malformed("chain", format!("{} agents wait for one another", chain.len())));
+        }
+        Err(error) => return reply_to.refuse(malformed("chain", error.to_string())),
+    };
+    if message.request.len() > limits::MESSAGE_BYTES_MAX {
+        let text = format!(
+            "the request has {} bytes; at most {} fit",
+            message.request.len(),
+            limits::MESSAGE_BYTES_MAX
+        );
+        return reply_to.refuse(GridError::new(Reason::MessageTooLarge, text));
+    }
+    let timeout = Duration::from_millis(message.timeout_ms.min(limits::CALL_TIMEOUT_MS_MAX));
+    handle.admit(Admission {
+        agent,
+        method: message.method,
+        message_id,
+        request: message.request,
+        deadline: (message.timeout_ms > 0).then(|| Instant::now() + timeout),
+        chain,
+        reply_to,
+    });
+}
+
+/// Outcomes that wait, in frames; the messages' places are free once their frame is taken.
+fn frames(
+    waiting: mpsc::UnboundedReceiver<Outgoing>,
+) -> impl Stream<Item = Result<OutcomeFrame, Status>> + Send {
+    futures::stream::unfold(waiting, |mut waiting| async move {
+        let first = waiting.recv().await?;
+        let mut outcomes = Vec::with_capacity(16);
+        let mut bytes = 0;
+        let mut next = Some(first);
+        while let Some(Outgoing { outcome, place }) = next {
+            bytes += prost::Message::encoded_len(&outcome);
+            outcomes.push(outcome);
+            drop(place);
+            let full = bytes >= limits::FRAME_BYTES_TARGET || outcomes.len() >= FRAME_OUTCOMES_MAX;
+            next = if full { None } else { waiting.try_recv().ok() };
+        }
+        Some((Ok(OutcomeFrame { outcomes }), waiting))
+    })
+}

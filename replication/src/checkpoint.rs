@@ -1,0 +1,57 @@
+//! Checkpoints: rows move from memory into the store below, are made durable, and only then may the
+//! write-ahead log lose what led to them.
+//!
+//! The log is purged up to the checkpoint before the last, so that a store that turns out to be damaged
+//! in its newest part can be brought up again from the one before.
+
+use crate::codec;
+use crate::row_store::{CheckpointStore, RowStore};
+use bytes::Bytes;
+use std::{io, sync::Arc};
+
+/// Makes checkpoints of a server's groups, one at a time: they share one store, whose flush is common.
+#[derive(Clone)]
+pub struct Checkpointer {
+    store: Arc<dyn CheckpointStore>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Checkpointer {
+    pub fn new(store: Arc<dyn CheckpointStore>) -> Self {
+        Self { store, turn: Arc::new(tokio::sync::Mutex::new(())) }
+    }
+
+    /// Makes durable all that was applied so far. Returns the mark of what is durable now; none if
+    /// nothing was ever applied.
+    pub async fn checkpoint(&self, rows: &Arc<RowStore>) -> io::Result<Option<Bytes>> {
+        let _turn = self.turn.lock().await;
+        let store = Arc::clone(&self.store);
+        let rows = Arc::clone(rows);
+        blocking(move || {
+            let Some(checkpoint) = rows.begin_checkpoint() else { return Ok(rows.checkpoint_mark()) };
+            checkpoint.write().map_err(io::Error::other)?;
+            store.make_durable().map_err(io::Error::other)?;
+            // None if a snapshot took the rows' place meanwhile: then its mark is the durable one.
+            Ok(checkpoint.finish().or_else(|| rows.checkpoint_mark()))
+        })
+        .await
+    }
+
+    /// Replaces all rows by those of a peer's snapshot.
+    pub async fn install(&self, rows: &Arc<RowStore>, chunks: Vec<Bytes>, mark: Bytes) -> io::Result<()> {
+        let _turn = self.turn.lock().await;
+        let rows = Arc::clone(rows);
+        blocking(move || {
+            let mut replacement = rows.begin_replacement().map_err(io::Error::other)?;
+            for chunk in chunks {
+                replacement.put_rows(codec::decode_rows(&chunk)?).map_err(io::Error::other)?;
+            }
+            replacement.finish(mark).map_err(io::Error::other)
+        })
+        .await
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}

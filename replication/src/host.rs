@@ -1,0 +1,311 @@
+//! What all replicas of one server share: the write-ahead log, the store of checkpoints, the links to
+//! peers, and the schedule of checkpoints.
+
+use crate::{
+    checkpoint::Checkpointer,
+    codec,
+    log_store::LogStore,
+    peers::{GroupHandler, Links, PeerEndpoint, PeerNetworks, PeerService},
+    replica::Checkpointed,
+    row_store::{CheckpointStore, RowStore, SledOptions, SledStore},
+    wal::{RecoveredGroup, Wal, WalError, WalOptions},
+};
+use afdg_proto::peer_auth::PeerToken;
+use afdg_runtime::{OnEnd, Tasks, World};
+use openraft::{Config, SnapshotPolicy};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// How a server replicates.
+#[derive(Clone, Debug)]
+pub struct HostConfig {
+    /// Holds `wal/` and `rows/`.
+    pub folder: PathBuf,
+    /// This server's id among its peers.
+    pub server_id: u64,
+    pub peer_token: PeerToken,
+    pub timing: Timing,
+    pub checkpoints: CheckpointPolicy,
+}
+
+/// When a group looks for a new leader. Milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    pub heartbeat_ms: u64,
+    pub election_min_ms: u64,
+    pub election_max_ms: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { heartbeat_ms: 150, election_min_ms: 600, election_max_ms: 1_200 }
+    }
+}
+
+/// When checkpoints are made: whichever comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointPolicy {
+    /// A group whose rows in memory exceed this.
+    pub group_dirty_bytes: usize,
+    /// The groups that pin the oldest part of a log that exceeds this.
+    pub wal_bytes: u64,
+    /// How often to look, milliseconds.
+    pub look_every_ms: u64,
+}
+
+impl Default for CheckpointPolicy {
+    fn default() -> Self {
+        Self { group_dirty_bytes: 32 * 1024 * 1024, wal_bytes: 256 * 1024 * 1024, look_every_ms: 500 }
+    }
+}
+
+/// Why replication can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the write-ahead log: {0}")]
+    Wal(#[from] WalError),
+    #[error("the folder {folder}: {why}")]
+    Folder { folder: String, why: String },
+    #[error("the stored rows: {0}")]
+    Store(String),
+    #[error("the timing is impossible: {0}")]
+    Timing(String),
+    #[error("group {group}: {why}")]
+    Group { group: u64, why: String },
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct ReplicaHost {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: HostConfig,
+    raft_config: Arc<Config>,
+    wal: Wal,
+    store: Arc<dyn CheckpointStore>,
+    checkpointer: Checkpointer,
+    links: Links,
+    service: PeerService,
+    tasks: Tasks,
+    recovered: Mutex<BTreeMap<u64, RecoveredGroup>>,
+    groups: Mutex<BTreeMap<u64, ScheduledGroup>>,
+}
+
+#[derive(Clone)]
+struct ScheduledGroup {
+    replica: Arc<dyn Checkpointed>,
+    /// Index of the last checkpoint: up to where the next one lets the log be purged.
+    last_checkpoint: Option<u64>,
+}
+
+impl ReplicaHost {
+    /// Opens the server's folder. Its tasks live in `tasks`; when the log or a replica fails, they do.
+    pub async fn open(world: &World, tasks: &Tasks, config: HostConfig) -> Result<Self, StartError> {
+        let folder_error = |folder: &PathBuf, error: std::io::Error| StartError::Folder {
+            folder: folder.display().to_string(),
+            why: error.to_string(),
+        };
+        let wal_folder = config.folder.join("wal");
+        let rows_folder = config.folder.join("rows");
+        for folder in [&wal_folder, &rows_folder] {
+            world.disk.create_folder(folder).await.map_err(|error| folder_error(folder, error))?;
+        }
+        let (wal, recovered) = Wal::open(Arc::clone(&world.disk), wal_folder, WalOptions::default()).await?;
+        let opened = tokio::task::spawn_blocking(move || SledStore::open(&SledOptions::new(rows_folder)))
+            .await
+            .map_err(|error| StartError::Store(error.to_string()))?;
+        let store: Arc<dyn CheckpointStore> =
+            Arc::new(opened.map_err(|error| StartError::Store(error.to_string()))?);
+        Self::new(world, tasks, config, wal, recovered, store)
+    }
+
+    fn new(
+        world: &World,
+        tasks: &Tasks,
+        config: HostConfig,
+        wal: Wal,
+        recovered: BTreeMap<u64, RecoveredGroup>,
+        store: Arc<dyn CheckpointStore>,
+    ) -> Result<Self, StartError> {
+        let raft_config = raft_config(config.timing).map_err(StartError::Timing)?;
+        let host = Self {
+            shared: Arc::new(Shared {
+                raft_config: Arc::new(raft_config),
+                wal,
+                checkpointer: Checkpointer::new(Arc::clone(&store)),
+                store,
+                links: Links::new(Arc::clone(&world.net), config.peer_token.clone()),
+                service: PeerService::default(),
+                tasks: tasks.clone(),
+                recovered: Mutex::new(recovered),
+                groups: Mutex::default(),
+                config,
+            }),
+        };
+        let schedule = host.clone();
+        tasks.spawn("checkpoints", OnEnd::StopServer, async move { schedule.run_checkpoints().await });
+        let watch = host.clone();
+        tasks.spawn("watch-wal", OnEnd::Finish, async move {
+            let why = watch.shared.wal.failed().await;
+            watch.shared.tasks.fail(format!("the write-ahead log can't be written: {why}"));
+        });
+        Ok(host)
+    }
+
+    pub fn server_id(&self) -> u64 {
+        self.shared.config.server_id
+    }
+
+    pub fn tasks(&self) -> &Tasks {
+        &self.shared.tasks
+    }
+
+    /// The service that peers call, to be added to the server.
+    pub fn peer_endpoint(&self) -> PeerEndpoint {
+        self.shared.service.endpoint(self.shared.config.peer_token.clone())
+    }
+
+    /// Groups that the folder held when it was opened.
+    pub fn recovered_groups(&self) -> Vec<u64> {
+        lock(&self.shared.recovered).keys().copied().collect()
+    }
+
+    /// Writes what waits for the log and lets go of the folder, once all replicas are shut down.
+    pub async fn close(&self) {
+        self.shared.wal.close().await;
+    }
+
+    /// Bytes in the write-ahead log.
+    pub fn wal_bytes(&self) -> u64 {
+        self.shared.wal.status().bytes
+    }
+
+    pub(crate) fn raft_config(&self) -> Arc<Config> {
+        Arc::clone(&self.shared.raft_config)
+    }
+
+    pub(crate) fn checkpointer(&self) -> Checkpointer {
+        self.shared.checkpointer.clone()
+    }
+
+    pub(crate) fn networks(&self, group: u64) -> PeerNetworks {
+        PeerNetworks { group, links: self.shared.links.clone() }
+    }
+
+    pub(crate) fn open_group(&self, group: u64) -> Result<(LogStore, Arc<RowStore>), StartError> {
+        let failed = |why: String| StartError::Group { group, why };
+        let recovered = lock(&self.shared.recovered).remove(&group);
+        let purged =
+            recovered.as_ref().and_then(|recovered| recovered.purged.as_ref().map(|(index, _)| *index));
+        let log = LogStore::new(group, self.shared.wal.clone(), recovered)
+            .map_err(|error| failed(error.to_string()))?;
+        let tree = self.shared.store.tree(group).map_err(|error| failed(error.to_string()))?;
+        let rows = RowStore::open(tree).map_err(|error| failed(error.to_string()))?;
+        let applied = match rows.mark() {
+            Some(mark) => codec::decode_mark(&mark).map_err(|error| failed(error.to_string()))?.0,
+            None => None,
+        };
+        // Rows older than what the log still holds can't be brought up to date from here.
+        if purged > applied.map(|id| id.index()) {
+            return Err(failed(format!(
+                "the stored rows reach up to {:?}, but the log begins after {:?}: the rows are damaged or were \
+                 removed. Move this server's folder away and start it as a new server; its peers have the data",
+                applied.map(|id| id.index()),
+                purged,
+            )));
+        }
+        Ok((log, Arc::new(rows)))
+    }
+
+    pub(crate) fn register(
+        &self,
+        group: u64,
+        handler: Arc<dyn GroupHandler>,
+        replica: Arc<dyn Checkpointed>,
+    ) {
+        self.shared.service.add(group, handler);
+        lock(&self.shared.groups).insert(group, ScheduledGroup { replica, last_checkpoint: None });
+    }
+
+    pub(crate) fn unregister(&self, group: u64) {
+        self.shared.service.remove(group);
+        lock(&self.shared.groups).remove(&group);
+    }
+
+    async fn run_checkpoints(&self) {
+        let policy = self.shared.config.checkpoints;
+        let mut look = tokio::time::interval(Duration::from_millis(policy.look_every_ms));
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            look.tick().await;
+            for group in self.due(policy) {
+                self.checkpoint(group).await;
+            }
+        }
+    }
+
+    fn due(&self, policy: CheckpointPolicy) -> Vec<u64> {
+        let mut due: Vec<u64> = {
+            let groups = lock(&self.shared.groups);
+            groups
+                .iter()
+                .filter(|(_, group)| group.replica.dirty_bytes() >= policy.group_dirty_bytes)
+                .map(|(id, _)| *id)
+                .collect()
+        };
+        if self.shared.wal.status().bytes >= policy.wal_bytes {
+            due.extend(self.shared.wal.oldest_groups());
+        }
+        due.sort_unstable();
+        due.dedup();
+        due
+    }
+
+    async fn checkpoint(&self, group: u64) {
+        let Some(scheduled) = lock(&self.shared.groups).get(&group).cloned() else { return };
+        match scheduled.replica.checkpoint(scheduled.last_checkpoint).await {
+            Ok(made) => {
+                if let Some(scheduled) = lock(&self.shared.groups).get_mut(&group) {
+                    scheduled.last_checkpoint = made.or(scheduled.last_checkpoint);
+                }
+            }
+            // The rows stay in memory and the log keeps what led to them: nothing is lost, but neither
+            // may grow for ever.
+            Err(why) => {
+                tracing::error!(group, why, "a checkpoint failed");
+                self.shared.tasks.fail(format!("a checkpoint of group {group} failed: {why}"));
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn raft_config(timing: Timing) -> Result<Config, String> {
+    let config = Config {
+        cluster_name: "afdg".to_owned(),
+        heartbeat_interval: timing.heartbeat_ms,
+        election_timeout_min: timing.election_min_ms,
+        election_timeout_max: timing.election_max_ms,
+        install_snapshot_timeout: 60_000,
+        max_payload_entries: 256,
+        replication_lag_threshold: 100_000,
+        // Checkpoints are scheduled by this file, and the log is purged up to the one before the last.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        enable_pre_vote: Some(true),
+        // A leader that restarts must not lead on without an election: its rows may be behind.
+        enable_leader_restore: Some(false),
+        backoff: "20ms 40ms 80ms ...200ms".to_owned(),
+        ..Config::default()
+    };
+    config.validate().map_err(|error| error.to_string())
+}

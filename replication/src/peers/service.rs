@@ -1,0 +1,180 @@
+//! The receiving end: hands requests of peers to the replicas of their groups.
+
+use super::frames::frames;
+use afdg_proto::{
+    pb::internal::{
+        PeerFrame, PeerKind, PeerMessage, SnapshotChunk, SnapshotInstalled,
+        peer_server::{Peer, PeerServer},
+    },
+    peer_auth::{DemandToken, PeerToken},
+    status::of_grid_error,
+};
+use afdg_types::{GridError, Reason, limits::FRAME_BYTES_MAX};
+use bytes::Bytes;
+use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::{Arc, PoisonError, RwLock},
+};
+use tokio::sync::mpsc;
+use tonic::{Request, Response, Status, Streaming, service::interceptor::InterceptedService};
+
+/// Requests of one connection under way at the same time; past it, reading pauses.
+const CONNECTION_REQUESTS_MAX: usize = 4_096;
+/// Largest snapshot that a replica takes in; it is checked whole before anything is replaced.
+const SNAPSHOT_BYTES_MAX: usize = 2 * 1024 * 1024 * 1024;
+
+/// A replica as its peers see it.
+pub trait GroupHandler: Send + Sync + 'static {
+    /// Handles one request. What must keep its order is handed on before the future first waits.
+    fn handle(&self, kind: PeerKind, body: Bytes) -> BoxFuture<'static, Result<Bytes, String>>;
+    fn install_snapshot(
+        &self,
+        header: SnapshotHeader,
+        chunks: Vec<Bytes>,
+    ) -> BoxFuture<'static, Result<Bytes, String>>;
+}
+
+/// What a snapshot begins with.
+#[derive(Clone, Debug)]
+pub struct SnapshotHeader {
+    pub vote: Bytes,
+    pub meta: Bytes,
+}
+
+/// The groups of one server. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct PeerService {
+    groups: Arc<RwLock<HashMap<u64, Arc<dyn GroupHandler>>>>,
+}
+
+/// The service as it is added to a server.
+pub type PeerEndpoint = InterceptedService<PeerServer<PeerService>, DemandToken>;
+
+impl PeerService {
+    pub fn add(&self, group: u64, handler: Arc<dyn GroupHandler>) {
+        self.groups.write().unwrap_or_else(PoisonError::into_inner).insert(group, handler);
+    }
+
+    pub fn remove(&self, group: u64) {
+        self.groups.write().unwrap_or_else(PoisonError::into_inner).remove(&group);
+    }
+
+    fn group(&self, group: u64) -> Result<Arc<dyn GroupHandler>, String> {
+        let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+        groups.get(&group).cloned().ok_or_else(|| format!("this server has no replica of group {group}"))
+    }
+
+    pub fn endpoint(&self, token: PeerToken) -> PeerEndpoint {
+        let server = PeerServer::new(self.clone())
+            .max_decoding_message_size(FRAME_BYTES_MAX)
+            .max_encoding_message_size(FRAME_BYTES_MAX);
+        InterceptedService::new(server, DemandToken(token))
+    }
+
+    fn handle(&self, request: PeerMessage) -> BoxFuture<'static, PeerMessage> {
+        let PeerMessage { request_id, group, kind, stream, body, .. } = request;
+        let answer = PeerMessage { request_id, group, kind, stream, ..PeerMessage::default() };
+        let handler = match (self.group(group), PeerKind::try_from(kind)) {
+            (Ok(handler), Ok(kind)) if kind != PeerKind::Unspecified => handler.handle(kind, body),
+            (Ok(_), _) => futures::future::ready(Err(format!("kind {kind} is not known"))).boxed(),
+            (Err(why), _) => futures::future::ready(Err(why)).boxed(),
+        };
+        async move {
+            match handler.await {
+                Ok(body) => PeerMessage { body, ..answer },
+                // An empty refusal would read as an answer.
+                Err(why) => {
+                    PeerMessage { refusal: if why.is_empty() { "refused".to_owned() } else { why }, ..answer }
+                }
+            }
+        }
+        .boxed()
+    }
+}
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    type ExchangeStream = Pin<Box<dyn Stream<Item = Result<PeerFrame, Status>> + Send>>;
+
+    async fn exchange(
+        &self,
+        request: Request<Streaming<PeerFrame>>,
+    ) -> Result<Response<Self::ExchangeStream>, Status> {
+        let (answers, waiting) = mpsc::channel(CONNECTION_REQUESTS_MAX);
+        tokio::spawn(serve_connection(self.clone(), request.into_inner(), answers));
+        Ok(Response::new(Box::pin(frames(waiting).map(Ok))))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<SnapshotChunk>>,
+    ) -> Result<Response<SnapshotInstalled>, Status> {
+        let (group, header, chunks) =
+            receive_snapshot(request.into_inner()).await.map_err(|status| *status)?;
+        let handler = self.group(group).map_err(|why| refuse(why))?;
+        let response = handler.install_snapshot(header, chunks).await.map_err(refuse)?;
+        Ok(Response::new(SnapshotInstalled { response }))
+    }
+}
+
+fn refuse(why: String) -> Status {
+    of_grid_error(&GridError::new(Reason::InvalidRequest, why))
+}
+
+/// Reads requests and sends answers until either side ends the connection.
+async fn serve_connection(
+    service: PeerService,
+    mut requests: Streaming<PeerFrame>,
+    answers: mpsc::Sender<PeerMessage>,
+) {
+    // Polled first in the order in which they were added: that is what keeps appends in order.
+    let mut under_way = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(answer) = under_way.next() => {
+                if answers.send(answer).await.is_err() {
+                    return;
+                }
+            }
+            frame = requests.message(), if under_way.len() < CONNECTION_REQUESTS_MAX => match frame {
+                Ok(Some(frame)) => under_way.extend(frame.messages.into_iter().map(|request| service.handle(request))),
+                Ok(None) | Err(_) => return,
+            },
+        }
+    }
+}
+
+async fn receive_snapshot(
+    mut parts: Streaming<SnapshotChunk>,
+) -> Result<(u64, SnapshotHeader, Vec<Bytes>), Box<Status>> {
+    let head = parts
+        .message()
+        .await
+        .map_err(Box::new)?
+        .ok_or_else(|| Box::new(refuse("the snapshot is empty".into())))?;
+    let mut chunks = Vec::new();
+    let mut bytes = 0;
+    let mut checksum = 0;
+    loop {
+        let Some(part) = parts.message().await.map_err(Box::new)? else {
+            return Err(Box::new(refuse("the snapshot broke off".into())));
+        };
+        if let Some(expected) = part.checksum {
+            if expected != checksum {
+                return Err(Box::new(refuse(format!(
+                    "the snapshot's checksum is {checksum:08x}, not {expected:08x}"
+                ))));
+            }
+            return Ok((head.group, SnapshotHeader { vote: head.vote, meta: head.meta }, chunks));
+        }
+        bytes += part.rows.len();
+        if bytes > SNAPSHOT_BYTES_MAX {
+            return Err(Box::new(refuse(format!("the snapshot has more than {SNAPSHOT_BYTES_MAX} bytes"))));
+        }
+        checksum = crc32c::crc32c_append(checksum, &part.rows);
+        chunks.push(part.rows);
+    }
+}
