@@ -49,7 +49,7 @@ SPOILED = {
     "a service to a wrong port": lambda d: find(d, "Service", "afdg-extension")["spec"]["ports"][0].update(
         port=80
     ),
-    "a secret that nobody makes": lambda d: container(d, "extension")["env"][0]["valueFrom"][
+    "a secret that nobody makes": lambda d: container(d, "extension")["env"][-1]["valueFrom"][
         "secretKeyRef"
     ].update(name="token"),
     "a variable used before it is defined": lambda d: container(d, "region-node")["env"].reverse(),

@@ -1,8 +1,8 @@
 //! What a catalog server is told.
 
-use crate::stub_replication::Timing;
 use afdg_catalog_machine::limits::{REGIONS_MAX, REPLICAS_MAX};
 use afdg_proto::peer_auth::PeerToken;
+use afdg_replication::Timing;
 use std::{collections::BTreeMap, path::PathBuf};
 
 /// Longest lease: a node that is gone should be known to be gone within minutes.
@@ -60,7 +60,7 @@ impl CatalogConfig {
         if !(1..=REGIONS_MAX).contains(&regions) {
             return wrong("bootstrap.regions", format!("must be 1 to {REGIONS_MAX}; got {regions}"));
         }
-        if replicas > REPLICAS_MAX || replicas % 2 == 0 {
+        if replicas > REPLICAS_MAX || replicas.is_multiple_of(2) {
             return wrong("bootstrap.replicas", format!("must be 1, 3 or {REPLICAS_MAX}; got {replicas}"));
         }
         if nodes == 0 {

@@ -4,8 +4,8 @@
 //! hear from it. It asks them first: one that knows a cluster shows that the group was formed long ago
 //! and that it is this server that has lost its data. Then it waits as well, and is brought up to date.
 
-use crate::stub_replication::Replica;
 use crate::{config::CatalogConfig, relay::table_of, shared_machine::SharedMachine};
+use afdg_replication::Replica;
 use afdg_runtime::{Tasks, World};
 
 pub(crate) async fn initialize(

@@ -2,7 +2,7 @@
 //!
 //! Its servers replicate one state machine (`afdg-catalog-machine`). Around it stand:
 //!
-//! - [`services`](self): registration and heartbeats of nodes, the watched routing table, and what
+//! - services (`services`): registration and heartbeats of nodes, the watched routing table, and what
 //!   operators ask;
 //! - soft state of the leader (`soft`): leases, and what nodes report of their replicas. Not replicated: a
 //!   new leader hears it again within one heartbeat;
@@ -12,7 +12,6 @@
 
 mod config;
 mod hints;
-mod identity;
 mod initialize;
 mod log;
 mod reconcile;
@@ -26,6 +25,4 @@ mod soft;
 mod table;
 
 pub use config::{Bootstrap, CatalogConfig, ConfigError};
-pub use identity::{Identity, IdentityError};
 pub use server::{CatalogServer, HostError, Running};
-mod stub_replication;

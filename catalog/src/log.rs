@@ -3,8 +3,8 @@
 //! A trait, so that services and the reconciler can be tested on a log in memory.
 
 use crate::shared_machine::SharedMachine;
-use crate::stub_replication::{Lead, Replica, WriteError};
 use afdg_catalog_machine::Outcome;
+use afdg_replication::{Lead, Replica, WriteError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -44,8 +44,8 @@ pub(crate) mod testing {
     //! A log in memory: every write is committed at once while `lead.is_mine`.
 
     use super::*;
-    use crate::stub_replication::{Machine, Position};
     use afdg_catalog_machine::{CatalogState, Command};
+    use afdg_replication::{Machine, Position};
     use std::{
         collections::BTreeMap,
         sync::{Arc, Mutex},
@@ -73,7 +73,9 @@ pub(crate) mod testing {
             let mut inner = self.inner.lock().unwrap();
             let (machine, rows, index) = &mut *inner;
             *index += 1;
-            machine.apply(Position { term: 1, index: *index }, command, rows).unwrap()
+            let outcome = machine.apply(Position { term: 1, index: *index }, command, rows).unwrap();
+            machine.visible();
+            outcome
         }
     }
 

@@ -1,7 +1,7 @@
 //! What callers get to hear: refusals of the machine and failures of the log as grid errors.
 
-use crate::stub_replication::{Lead, WriteError};
 use afdg_catalog_machine::{Outcome, Refusal, Reply};
+use afdg_replication::{Lead, WriteError};
 use afdg_types::{GridError, Reason};
 use std::collections::BTreeMap;
 

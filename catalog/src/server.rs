@@ -1,10 +1,8 @@
 //! The life of a catalog server: start, run, drain.
 
-use crate::stub_replication::{CheckpointPolicy, HostConfig, Replica, ReplicaHost, StartError};
 use crate::{
     config::{CatalogConfig, ConfigError},
     hints::HintTable,
-    identity::{Identity, IdentityError},
     initialize::initialize,
     log::CatalogLog,
     reconcile::{Patience, Reconciler},
@@ -19,6 +17,9 @@ use afdg_catalog_machine::CatalogState;
 use afdg_proto::{
     pb::{admin::cluster_server::ClusterServer, internal::catalog_server},
     peer_auth::DemandToken,
+};
+use afdg_replication::{
+    CheckpointPolicy, HostConfig, Identity, IdentityError, Replica, ReplicaHost, StartError,
 };
 use afdg_runtime::{Listener, OnEnd, Tasks, World};
 use afdg_types::limits::FRAME_BYTES_MAX;
@@ -84,6 +85,29 @@ impl CatalogServer {
         let mut identity = Identity::open(&*world.disk, &config.folder, ROLE, &config.id.to_string()).await?;
 
         let tasks = Tasks::new();
+        let started = Self::replicate(&config, &world, &tasks, &mut identity).await;
+        let (host, replica, state) = match started {
+            Ok(parts) => parts,
+            Err(error) => {
+                // What has started already must not go on without its server.
+                tasks.drain(SHUTDOWN_LIMIT).await;
+                return Err(error);
+            }
+        };
+        let server = Assembly { config, world, tasks, replica, state };
+        server.spawn(host, identity, listener);
+        let Assembly { config, tasks, replica, .. } = server;
+        tracing::info!(id = config.id, address = %local_address, "the catalog server runs");
+        let drain_limit = Duration::from_millis(config.drain_ms_max);
+        Ok(Running { local_address, tasks, replica, drain_limit })
+    }
+
+    async fn replicate(
+        config: &CatalogConfig,
+        world: &World,
+        tasks: &Tasks,
+        identity: &mut Identity,
+    ) -> Result<(ReplicaHost, Replica<SharedMachine>, watch::Receiver<Arc<CatalogState>>), HostError> {
         let host_config = HostConfig {
             folder: config.folder.clone(),
             server_id: config.id,
@@ -91,20 +115,14 @@ impl CatalogServer {
             timing: config.timing,
             checkpoints: CheckpointPolicy::default(),
         };
-        let host = ReplicaHost::open(&world, &tasks, host_config).await?;
+        let host = ReplicaHost::open(world, tasks, host_config).await?;
         let (machine, state) = SharedMachine::new();
         let replica = Replica::start(&host, GROUP, machine, Box::new(NoObserver)).await?;
         let cluster = state.borrow().cluster.as_ref().map(|cluster| cluster.id.clone());
         if let Some(cluster) = cluster {
             identity.join_cluster(&*world.disk, &cluster).await?;
         }
-
-        let server = Assembly { config, world, tasks, replica, state };
-        server.spawn(host, identity, listener);
-        let Assembly { config, tasks, replica, .. } = server;
-        tracing::info!(id = config.id, address = %local_address, "the catalog server runs");
-        let drain_limit = Duration::from_millis(config.drain_ms_max);
-        Ok(Running { local_address, tasks, replica, drain_limit })
+        Ok((host, replica, state))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The catalog's machine as replication drives it, sharing each new state with the server around it.
 
-use crate::stub_replication::{Machine, Observer, Position};
 use afdg_catalog_machine::{CatalogMachine, CatalogState, Outcome};
+use afdg_replication::{Machine, Observer, Position};
 use afdg_types::{Rows, RowsError, RowsMut};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -43,9 +43,11 @@ impl Machine for SharedMachine {
     }
 
     fn apply(&mut self, at: Position, command: Bytes, rows: &mut dyn RowsMut) -> Result<Outcome, RowsError> {
-        let outcome = self.machine.apply(at.index, &command, rows)?;
+        self.machine.apply(at.index, &command, rows)
+    }
+
+    fn visible(&mut self) {
         self.share();
-        Ok(outcome)
     }
 }
 

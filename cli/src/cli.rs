@@ -1,6 +1,6 @@
 //! The command line: what there is, and how a command ends.
 
-use crate::{admin, bench, call, demo, failure, output::Output};
+use crate::{admin, bench, call, demo, dev, failure, output::Output, server};
 use afdg_runtime::process;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -26,6 +26,8 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// Run a whole grid in this process, for development
+    Dev(dev::DevArgs),
     /// Call an agent, in JSON
     Call(call::CallArgs),
     /// Show whether the grid is well
@@ -44,6 +46,10 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Measure a grid: calls per second, latency, CPU per call
     Bench(bench::BenchArgs),
+    /// Run one server of a grid
+    Server(server::ServerArgs),
+    /// Show the settings of a server
+    Config(server::ConfigArgs),
 }
 
 /// Reads the command line and runs what it says.
@@ -69,6 +75,9 @@ pub fn main() -> ExitCode {
 
 async fn run(command: Command, output: &mut Output) -> anyhow::Result<u8> {
     match command {
+        Command::Dev(args) => dev::run(args, output).await,
+        Command::Server(args) => server::run(args, output).await,
+        Command::Config(args) => server::config(args, output),
         Command::Call(args) => call::run(args, output).await,
         Command::Status(args) => admin::status::run(args, output).await,
         Command::Node(args) => admin::node::run(args, output).await,
@@ -108,6 +117,10 @@ mod tests {
             "afdg audit list --limit 5",
             "afdg demo --customers 10 --purchases 30 --seed 7 --in-flight 8 -o json",
             "afdg demo --file purchases.csv --endpoint http://a:1 --key-prefix x",
+            "afdg dev --listen 127.0.0.1:0 --nodes 1 --catalogs 1 --regions 2 --data d --ready-file r",
+            "afdg server catalog --config c.toml",
+            "afdg server region-node --config c.toml --print-config",
+            "afdg config show --role extension --config c.toml -o json",
             "afdg bench --workload update --transport pipe --in-flight 64 --seconds 5 -o json",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -122,6 +135,8 @@ mod tests {
             "afdg bench --seconds 0",
             "afdg demo --file x.csv --seed 7",
             "afdg status -o xml",
+            "afdg dev --catalogs 2",
+            "afdg server catalog",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line} was taken");
         }

@@ -12,6 +12,7 @@ mod environment;
 mod failure;
 mod output;
 mod random;
+mod server;
 
 fn main() -> std::process::ExitCode {
     cli::main()

@@ -1,6 +1,8 @@
 //! What clients of every kind get from an extension, good and bad ones, with a node and a catalog that
 //! answer as the test tells them to.
 
+#![allow(clippy::unwrap_used)]
+
 use afdg_extension::{ExtensionConfig, ExtensionServer, Running};
 use afdg_proto::{
     pb::{

@@ -1,1 +1,36 @@
-//! Tests of whole grids: in one process and as real processes.
+//! What tests of whole grids share: a grid in one process, and a plain gRPC client.
+
+pub mod client;
+
+use afdg_agent::NativeHost;
+use afdg_dev_grid::{DevGrid, DevGridOptions};
+use std::{sync::Arc, time::Duration};
+use tempfile::TempDir;
+
+/// Bound of everything that a test waits for.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The agents of the examples.
+pub fn example_agents() -> Arc<NativeHost> {
+    Arc::new(
+        NativeHost::new()
+            .with(afdg_example_counter::counter())
+            .with(afdg_example_counter::fanout())
+            .with(afdg_example_bank::account())
+            .with(afdg_example_shop::customer()),
+    )
+}
+
+/// A grid whose calls succeed, and the folder that holds it.
+pub async fn grid(change: impl FnOnce(&mut DevGridOptions)) -> anyhow::Result<(DevGrid, TempDir)> {
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()))
+        .with_test_writer()
+        .try_init();
+    let folder = tempfile::tempdir()?;
+    let mut options = DevGridOptions::new(folder.path().to_owned());
+    change(&mut options);
+    let grid = DevGrid::start(options, example_agents()).await?;
+    grid.ready(PATIENCE).await?;
+    Ok((grid, folder))
+}

@@ -24,6 +24,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 const REDIRECTS_MAX: u32 = 3;
 /// Metadata of a `NOT_LEADER` error.
 const LEADER_ADDRESS: &str = "leader_address";
+/// Metadata of an admin action that was recorded and then failed: asking again would be another action.
+const AUDIT_INDEX: &str = "audit_index";
 
 /// Asks the catalog. Cheap to clone; clones share connections and what is known of the leader.
 #[derive(Clone)]
@@ -121,7 +123,9 @@ impl CatalogClient {
                     format!("the catalog server {address} has not answered within {} ms", limit.as_millis()),
                 ),
             };
+            let recorded = error.metadata.contains_key(AUDIT_INDEX);
             let again = match error.retry() {
+                _ if recorded && repeat == Repeat::Unapplied => false,
                 Retry::Never => false,
                 Retry::Same | Retry::Elsewhere => true,
                 Retry::Unknown => repeat == Repeat::Always,

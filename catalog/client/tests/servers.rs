@@ -1,5 +1,7 @@
 //! Finding the leader and keeping routes fresh, against catalog servers that play a part.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
 use afdg_catalog_client::{CatalogClient, NodeReport, Registration};
 use afdg_proto::{
     pb::internal::{

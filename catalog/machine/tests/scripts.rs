@@ -3,6 +3,8 @@
 //! After every command the state is read again from its rows and compared, and (in the machine itself,
 //! in debug builds) all invariants are checked.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
 use afdg_catalog_machine::{
     AdminAction, AgentType, CatalogMachine, Command, FormCluster, Method, NodeState, Outcome, PlaceRegions,
     RecordAction, RegionReady, RegisterNode, SetNodeState, limits,

@@ -7,7 +7,6 @@ mod transfer;
 pub(crate) use cluster::ClusterService;
 pub(crate) use nodes::NodesService;
 
-use crate::stub_replication::Lead;
 use crate::{
     hints::HintTable,
     log::CatalogLog,
@@ -16,6 +15,7 @@ use crate::{
 };
 use afdg_catalog_machine::{CatalogState, Command, Reply};
 use afdg_proto::peer_auth::PeerToken;
+use afdg_replication::Lead;
 use afdg_runtime::World;
 use afdg_types::{GridError, Reason};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

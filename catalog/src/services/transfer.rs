@@ -1,7 +1,7 @@
 //! Moving the lead of a region, as an operator asks: recorded by the catalog, done by the region.
 
 use super::Core;
-use afdg_catalog_machine::{AdminAction, Command, RecordAction};
+use afdg_catalog_machine::{AdminAction, Command, RecordAction, Reply};
 use afdg_proto::{
     pb::{admin, internal, internal::region_node_client::RegionNodeClient},
     peer_auth::ShowToken,
@@ -13,6 +13,8 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tonic::service::interceptor::InterceptedService;
 
+/// Metadata of an action that was recorded and then failed.
+const AUDIT_INDEX: &str = "audit_index";
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// One node's answer. At most five are asked, and those that do not lead say so at once.
 const NODE_LIMIT: Duration = Duration::from_secs(3);
@@ -32,8 +34,15 @@ impl Core {
             action: AdminAction::TransferLeader { region, to },
             at_ms: self.world.clock.now_ms(),
         });
-        self.propose(&command).await?;
+        let recorded = self.propose(&command).await?;
+        self.ask_replicas(region, to).await.map_err(|error| match recorded {
+            // Tells the client that asking again would be another action.
+            Reply::Recorded { index } => error.with(AUDIT_INDEX, index),
+            _ => error,
+        })
+    }
 
+    async fn ask_replicas(&self, region: RegionId, to: NodeId) -> Result<(), GridError> {
         let mut last =
             GridError::new(Reason::NoLeader, format!("region {region} has no leader at the moment"));
         for (node, address) in self.replicas_to_ask(region) {

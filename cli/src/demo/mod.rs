@@ -17,7 +17,7 @@ mod report;
 use crate::{
     arguments::{Format, OutputArgs},
     client::{Client, Pipe},
-    dev::DevGrid,
+    dev::{DevGrid, DevOptions, Wanted},
     environment,
     failure::{tell, usage},
     output::Output,
@@ -74,6 +74,9 @@ pub struct DemoArgs {
     /// Leave the grid alone: stop no leader half-way
     #[arg(long)]
     no_failover: bool,
+    /// What a grid of the demo's own logs to standard error, as in 'warn,afdg_router=debug'
+    #[arg(long, env = environment::LOG, default_value = "error", value_name = "FILTER")]
+    log: String,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -88,17 +91,24 @@ fn in_flight(text: &str) -> Result<usize, String> {
 pub async fn run(args: DemoArgs, output: &mut Output) -> anyhow::Result<u8> {
     let (input, purchases) = read_input(&args)?;
     let key_prefix = key_prefix(args.key_prefix.as_deref())?;
-    let Some(endpoint) = args.endpoint.clone() else {
-        return usage("a grid of the demo's own is not wired yet; give --endpoint");
-    };
     tell(format_args!(
         "{} purchases of {} customers: {input}",
         crate::admin::grouped(u64::from(purchases.rows)),
         crate::admin::grouped(purchases.customers.len() as u64)
     ));
-    let client = Client::connect_to(&endpoint).await?;
     let work = Work { purchases: &purchases, in_flight: args.in_flight, top: args.top };
-    let report = work.feed_and_check(&client, None, input, key_prefix).await;
+    let report = match &args.endpoint {
+        Some(endpoint) => {
+            let client = Client::connect_to(endpoint).await?;
+            work.feed_and_check(&client, None, input, key_prefix).await
+        }
+        None => {
+            if let Err(why) = process::init_tracing(&args.log, false) {
+                return usage(why);
+            }
+            work.on_own_grid(input, key_prefix, args.no_failover).await?
+        }
+    };
     // What the report says decides, whether or not someone still reads it.
     match args.output.output {
         Format::Json => output.json(&report)?,
@@ -115,6 +125,23 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
+    async fn on_own_grid(
+        &self,
+        input: String,
+        key_prefix: String,
+        no_failover: bool,
+    ) -> anyhow::Result<Report> {
+        tell("starting a development grid ...");
+        let options = DevOptions { listen: "127.0.0.1:0".to_owned(), wanted: Wanted::default(), data: None };
+        let mut grid = DevGrid::start(options).await?;
+        let client = Client::connect_to(&grid.endpoint()).await?;
+        let own = (!no_failover).then_some(&mut grid);
+        let mut report = self.feed_and_check(&client, own, input, key_prefix).await;
+        report.grid = format!("its own: {}", grid.size());
+        grid.stop().await;
+        Ok(report)
+    }
+
     /// `own` is the grid behind `client`, where its servers may be stopped and started.
     async fn feed_and_check(
         &self,

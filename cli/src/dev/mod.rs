@@ -1,15 +1,14 @@
-//! `afdg dev`: a whole grid in one process, for development.
+//! `afdg dev`: a whole grid in one process, for development, demo and bench.
+//!
+//! Catalog servers, region nodes and an extension, each as it would run by itself, over loopback.
 
+mod command;
+mod grid;
+mod layout;
+mod probe;
 mod ready;
 
+pub use command::{DevArgs, run};
+pub use grid::{DevGrid, DevOptions};
+pub use layout::Wanted;
 pub use ready::Ready;
-
-pub struct DevGrid;
-impl DevGrid {
-    pub async fn stop_node(&mut self, _: &str) -> anyhow::Result<()> {
-        Ok(())
-    }
-    pub async fn start_node(&mut self, _: &str) -> anyhow::Result<()> {
-        Ok(())
-    }
-}

@@ -37,8 +37,7 @@ struct BootstrapFile {
 const BOOTSTRAP_DEFAULT: Bootstrap = Bootstrap { regions: 16, replicas: 3, nodes: 3 };
 
 pub fn resolve(file: File, settings: &mut Settings<'_>) -> anyhow::Result<(CatalogConfig, super::Process)> {
-    let process =
-        super::Process::resolve(file.log, file.log_format, file.health_listen, settings)?;
+    let process = super::Process::resolve(file.log, file.log_format, file.health_listen, settings)?;
     let id = id(file.id, settings)?;
     let listen =
         settings.value("listen", file.listen, Some(environment::LISTEN), Some("0.0.0.0:7100".to_owned()))?;
@@ -58,7 +57,12 @@ pub fn resolve(file: File, settings: &mut Settings<'_>) -> anyhow::Result<(Catal
             None,
             Some(BOOTSTRAP_DEFAULT.replicas),
         )?,
-        nodes: settings.value("bootstrap.nodes", file.bootstrap.nodes, None, Some(BOOTSTRAP_DEFAULT.nodes))?,
+        nodes: settings.value(
+            "bootstrap.nodes",
+            file.bootstrap.nodes,
+            None,
+            Some(BOOTSTRAP_DEFAULT.nodes),
+        )?,
     };
     let mut number = |name, in_file, default| settings.value(name, in_file, None, Some(default));
     let lease_ms = number("lease_ms", file.lease_ms, CatalogConfig::LEASE_MS_DEFAULT)?;

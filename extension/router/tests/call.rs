@@ -1,5 +1,7 @@
 //! What a caller gets while leaders move, nodes freeze, break off or are not there, and routes change.
 
+#![allow(clippy::unwrap_used)]
+
 use afdg_catalog_client::Routes;
 use afdg_proto::{
     pb::internal::{
@@ -291,6 +293,6 @@ async fn a_message_before_the_first_table_waits_for_it() {
         async move { router.call(message(&router, 5_000)).await }
     });
     tokio::time::sleep(Duration::from_millis(20)).await;
-    sender.send_replace(Arc::new(routes(1, 1, &[node.address.clone()], 1)));
+    sender.send_replace(Arc::new(routes(1, 1, std::slice::from_ref(&node.address), 1)));
     assert_eq!(call.await.unwrap().unwrap(), "5");
 }

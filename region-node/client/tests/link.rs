@@ -1,5 +1,7 @@
 //! What a link says of messages whose node answers, is silent, breaks off or is not there.
 
+#![allow(clippy::unwrap_used)]
+
 use afdg_proto::{
     pb::internal::{Forwarded, outcome},
     peer_auth::PeerToken,

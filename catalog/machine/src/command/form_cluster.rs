@@ -33,7 +33,7 @@ impl FormCluster {
         if !(1..=REGIONS_MAX).contains(&self.regions) {
             return Err(invalid("regions", format!("must be 1 to {REGIONS_MAX}; got {}", self.regions)));
         }
-        if self.replicas > REPLICAS_MAX || self.replicas % 2 == 0 {
+        if self.replicas > REPLICAS_MAX || self.replicas.is_multiple_of(2) {
             return Err(invalid(
                 "replicas",
                 format!("must be 1, 3 or {REPLICAS_MAX}; got {}", self.replicas),
