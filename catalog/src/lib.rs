@@ -17,7 +17,6 @@ mod log;
 mod reconcile;
 mod refusal;
 mod relay;
-mod serve;
 mod server;
 mod services;
 mod shared_machine;

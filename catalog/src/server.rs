@@ -7,7 +7,6 @@ use crate::{
     log::CatalogLog,
     reconcile::{Patience, Reconciler},
     relay::Relay,
-    serve::serve,
     services::{ClusterService, Core, NodesService},
     shared_machine::{NoObserver, SharedMachine},
     soft::Soft,
@@ -21,7 +20,7 @@ use afdg_proto::{
 use afdg_replication::{
     CheckpointPolicy, HostConfig, Identity, IdentityError, Replica, ReplicaHost, StartError,
 };
-use afdg_runtime::{Listener, OnEnd, Tasks, World};
+use afdg_runtime::{Listener, OnEnd, Tasks, World, serve};
 use afdg_types::limits::FRAME_BYTES_MAX;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::timeout};

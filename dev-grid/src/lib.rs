@@ -102,10 +102,17 @@ impl DevGrid {
         let catalog = catalog.map_err(|error| DevGridError::Extension(error.to_string()))?;
         grid.routes = catalog.watch_routes(&grid.watching, "dev-grid");
         // Nodes wait for a catalog that is formed: they start side by side.
-        let starting = grid.places.nodes.keys().cloned().map(|name| grid.node_starter(&name)).collect::<Result<Vec<_>, _>>()?;
+        let starting = grid
+            .places
+            .nodes
+            .keys()
+            .cloned()
+            .map(|name| grid.node_starter(&name))
+            .collect::<Result<Vec<_>, _>>()?;
         let starting: Vec<_> = starting.into_iter().map(tokio::spawn).collect();
         for started in starting {
-            let (name, node) = started.await.map_err(|error| DevGridError::Extension(error.to_string()))??;
+            let (name, node) =
+                started.await.map_err(|error| DevGridError::Extension(error.to_string()))??;
             grid.nodes.insert(name, node);
         }
         grid.start_extension().await?;
@@ -142,7 +149,9 @@ impl DevGrid {
             timing: self.options.timing,
             drain_ms_max: CatalogConfig::DRAIN_MS_MAX_DEFAULT,
         };
-        let running = CatalogServer::start(config, self.world.clone()).await.map_err(|error| failed(error.to_string()))?;
+        let running = CatalogServer::start(config, self.world.clone())
+            .await
+            .map_err(|error| failed(error.to_string()))?;
         self.catalogs.insert(id, running);
         Ok(())
     }
@@ -150,7 +159,10 @@ impl DevGrid {
     fn node_starter(
         &self,
         name: &str,
-    ) -> Result<impl Future<Output = Result<(String, RunningRegionNode), DevGridError>> + Send + use<>, DevGridError> {
+    ) -> Result<
+        impl Future<Output = Result<(String, RunningRegionNode), DevGridError>> + Send + use<>,
+        DevGridError,
+    > {
         let Some(listen) = self.places.nodes.get(name).cloned() else {
             return Err(DevGridError::Unknown { what: "region node", name: name.to_owned() });
         };
@@ -171,7 +183,8 @@ impl DevGrid {
         let (world, host) = (self.world.clone(), Arc::clone(&self.host));
         Ok(async move {
             let started = RegionNodeServer::start(config, world, host).await;
-            let node = started.map_err(|error| DevGridError::Node { name: name.clone(), why: error.to_string() })?;
+            let node =
+                started.map_err(|error| DevGridError::Node { name: name.clone(), why: error.to_string() })?;
             Ok((name, node))
         })
     }
@@ -195,7 +208,9 @@ impl DevGrid {
     pub async fn ready(&self, limit: Duration) -> Result<(), DevGridError> {
         let mut routes = self.routes.clone();
         let all_led = |routes: &Arc<Routes>| {
-            routes.ready && !routes.regions.is_empty() && routes.regions.values().all(|region| region.leader.is_some())
+            routes.ready
+                && !routes.regions.is_empty()
+                && routes.regions.values().all(|region| region.leader.is_some())
         };
         let waited = tokio::time::timeout(limit, routes.wait_for(all_led)).await;
         if matches!(waited, Ok(Ok(_))) { Ok(()) } else { Err(DevGridError::NotReady(limit)) }

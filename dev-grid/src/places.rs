@@ -27,8 +27,11 @@ impl Places {
         let file = options.folder.join(FILE);
         match world.disk.read(&file).await {
             Ok(bytes) => {
-                let wrong = |why: String| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", file.display()));
-                let places: Places = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+                let wrong = |why: String| {
+                    io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", file.display()))
+                };
+                let places: Places =
+                    serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
                 let (catalogs, nodes) = (places.catalogs.len(), places.nodes.len());
                 if (catalogs, nodes) != (usize::from(options.catalogs), usize::from(options.nodes)) {
                     return Err(wrong(format!(
@@ -66,7 +69,10 @@ impl Places {
         Ok(Self {
             peer_token: world.entropy.random_name(),
             catalogs: (1..).zip(addresses).collect(),
-            nodes: (1..).zip(nodes).map(|(number, address): (u32, String)| (format!("node-{number}"), address)).collect(),
+            nodes: (1..)
+                .zip(nodes)
+                .map(|(number, address): (u32, String)| (format!("node-{number}"), address))
+                .collect(),
         })
     }
 }

@@ -11,8 +11,10 @@ use tonic_health::{
     server::{HealthReporter, HealthService as Service},
 };
 
-/// The whole server, and the service that stands for calls.
-const NAMES: [&str; 2] = ["", "afdg.v1.Grid"];
+/// The whole server, the service that stands for calls, and what probes of readiness ask for.
+const NAMES: [&str; 3] = ["", "afdg.v1.Grid", "readiness"];
+/// What probes of liveness ask for: served from the start until the process ends.
+const LIVENESS: &str = "liveness";
 const CHECK_EVERY: Duration = Duration::from_secs(3_600);
 
 #[derive(Clone)]
@@ -25,6 +27,7 @@ impl Health {
     pub(crate) async fn new() -> Self {
         let health = Self { reporter: HealthReporter::new() };
         health.set(ServingStatus::NotServing).await;
+        health.reporter.set_service_status(LIVENESS, ServingStatus::Serving).await;
         health
     }
 

@@ -108,11 +108,6 @@ impl RowCache {
         }
     }
 
-    /// Bytes held at the moment, about.
-    pub fn bytes(&self) -> u64 {
-        self.rows.weighted_size()
-    }
-
     fn stripe_of(&self, row: &[u8]) -> usize {
         (self.hasher.hash_one(row) % STRIPES as u64) as usize
     }

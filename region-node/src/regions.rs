@@ -35,6 +35,11 @@ impl Regions {
         handles.iter().map(|(region, handle)| (*region, handle.clone())).collect()
     }
 
+    /// Lets go of all regions: their replicas are shut down.
+    pub fn clear(&self) {
+        self.handles.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn insert(&self, region: RegionId, handle: RegionHandle) {
         self.handles.write().unwrap_or_else(PoisonError::into_inner).insert(region, handle);
     }

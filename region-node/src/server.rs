@@ -18,16 +18,22 @@ use afdg_proto::{
 use afdg_region_client::RegionClients;
 use afdg_replication::{HostConfig, Identity, IdentityError, ReplicaHost, StartError};
 use afdg_router::Router;
-use afdg_runtime::{Incoming, OnEnd, Tasks, World};
+use afdg_runtime::{Listener, OnEnd, Tasks, World};
 use afdg_types::{GridError, NodeId, RegionId, Term, limits::FRAME_BYTES_MAX};
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::time::Instant;
-use tonic::{service::interceptor::InterceptedService, transport::Server};
+use tonic::{
+    service::interceptor::InterceptedService,
+    transport::{Server, server::Router as Services},
+};
 
 /// How long a start waits for the catalog.
 const REGISTER_WITHIN: Duration = Duration::from_secs(60);
 /// A heartbeat is sent this often, and given up after this.
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(500);
+/// Names that health checks ask for: of the server as a whole, whether it should be left to live, and
+/// whether it may be counted on.
+const HEALTH_SERVICES: [&str; 3] = ["", "liveness", "readiness"];
 /// How long a stop may take to hand over leads.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(5);
 /// How long tasks may take to end after that.
@@ -56,6 +62,7 @@ pub struct RunningRegionNode {
     pub local_address: SocketAddr,
     pub health_address: Option<SocketAddr>,
     regions: Regions,
+    replicas: ReplicaHost,
     tasks: Tasks,
 }
 
@@ -85,6 +92,8 @@ impl RunningRegionNode {
         if !self.tasks.drain(TASKS_LIMIT).await {
             tracing::warn!("some tasks did not end in time");
         }
+        self.regions.clear();
+        self.replicas.close().await;
     }
 }
 
@@ -170,29 +179,27 @@ async fn start(
         .max_encoding_message_size(FRAME_BYTES_MAX);
     let endpoint = InterceptedService::new(endpoint, DemandToken(config.peer_token.clone()));
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    for service in HEALTH_SERVICES {
+        reporter.set_service_status(service, tonic_health::ServingStatus::Serving).await;
+    }
     let health_address = match &config.health_listen {
         None => None,
         Some(address) => {
             let listener = world.net.bind(address).await.map_err(listen_error(address))?;
             let bound = listener.local_address().map_err(listen_error(address))?;
-            let router = Server::builder().add_service(health.clone());
-            serve(
-                tasks,
-                "serve-health",
-                router.serve_with_incoming_shutdown(Incoming::new(listener), drained(tasks)),
-            );
+            serve(tasks, "serve-health", server_builder().add_service(health.clone()), listener);
             Some(bound)
         }
     };
     let router =
         server_builder().add_service(endpoint).add_service(replicas.peer_endpoint()).add_service(health);
-    serve(tasks, "serve", router.serve_with_incoming_shutdown(Incoming::new(listener), drained(tasks)));
+    serve(tasks, "serve", router, listener);
     Ok(RunningRegionNode {
         node: registered.node,
         local_address,
         health_address,
         regions,
+        replicas,
         tasks: tasks.clone(),
     })
 }
@@ -237,19 +244,12 @@ fn server_builder() -> Server {
         .http2_max_header_list_size(16 * 1024)
 }
 
-fn drained(tasks: &Tasks) -> impl Future<Output = ()> + Send + 'static {
-    tasks.draining().cancelled_owned()
-}
-
-fn serve(
-    tasks: &Tasks,
-    name: &'static str,
-    serving: impl Future<Output = Result<(), tonic::transport::Error>> + Send + 'static,
-) {
+fn serve(tasks: &Tasks, name: &'static str, router: Services, listener: Box<dyn Listener>) {
+    let serving = afdg_runtime::serve(router, listener, tasks.draining());
     let failing = tasks.clone();
-    tasks.spawn(name, OnEnd::StopServer, async move {
-        if let Err(error) = serving.await {
-            failing.fail(format!("serving ended: {error}"));
+    tasks.spawn_until_done(name, OnEnd::StopServer, async move {
+        if let Err(why) = serving.await {
+            failing.fail(format!("serving ended: {why}"));
         }
     });
 }

@@ -7,12 +7,14 @@ mod disk;
 mod entropy;
 mod net;
 pub mod process;
+mod serve;
 mod tasks;
 
 pub use clock::{Clock, SystemClock};
 pub use disk::{AppendFile, Disk, RealDisk};
 pub use entropy::{Entropy, SystemEntropy};
 pub use net::{BoxIo, Incoming, Io, Listener, Net, TcpNet, channel_to};
+pub use serve::serve;
 pub use tasks::{OnEnd, Tasks};
 
 use std::sync::Arc;

@@ -17,7 +17,10 @@ pub struct Client {
 
 impl Client {
     pub async fn connect(endpoint: &str) -> anyhow::Result<Self> {
-        let channel = Endpoint::from_shared(endpoint.to_owned())?.connect_timeout(Duration::from_secs(5)).connect().await?;
+        let channel = Endpoint::from_shared(endpoint.to_owned())?
+            .connect_timeout(Duration::from_secs(5))
+            .connect()
+            .await?;
         Ok(Self { channel })
     }
 

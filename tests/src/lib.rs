@@ -24,7 +24,9 @@ pub fn example_agents() -> Arc<NativeHost> {
 /// A grid whose calls succeed, and the folder that holds it.
 pub async fn grid(change: impl FnOnce(&mut DevGridOptions)) -> anyhow::Result<(DevGrid, TempDir)> {
     let _ = tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()))
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()),
+        )
         .with_test_writer()
         .try_init();
     let folder = tempfile::tempdir()?;

@@ -1,6 +1,8 @@
 //! Calls through the whole grid: extension, router, region, executor, replication, and back.
 
-use afdg_example_bank::v1::{Balance, DepositRequest, GetBalanceRequest, TransferRequest, TransferResponse, WithdrawRequest};
+use afdg_example_bank::v1::{
+    Balance, DepositRequest, GetBalanceRequest, TransferRequest, TransferResponse, WithdrawRequest,
+};
 use afdg_example_counter::v1::{AddManyRequest, AddManyResponse, AddRequest, Count, GetRequest};
 use afdg_tests::{client::Client, grid};
 use anyhow::Result;

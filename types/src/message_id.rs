@@ -169,6 +169,8 @@ mod tests {
     fn ids_that_are_stored_never_change() {
         let agent: AgentRef = "bank.v1.Account/alice".parse().unwrap();
         let keyed = MessageId::from_idempotency_key(&agent, "order-1");
+        assert_eq!(keyed.to_string(), "a53817a3-8c29-8a5d-935d-c454a3c69ce9");
+        assert_eq!(MessageId::derived(keyed, 7).to_string(), "47ba93dc-810c-8390-a713-5998c0732bad");
     }
 
     #[test]

@@ -85,7 +85,7 @@ mod tests {
                 slot("shop.v1.Customer", "1"),
                 slot("counter.v1.Counter", "c")
             ],
-            [10474, 9410, 12131]
+            [15604, 10661, 3442]
         );
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     arguments::{EndpointArgs, Format, OutputArgs},
-    call::{fetch_types, method_lines},
+    call::{fetch_types, methods_shown},
     client::Client,
     output::{Output, Table},
 };
@@ -73,12 +73,13 @@ fn describe(agent_type: &AgentType, output: &mut Output) -> anyhow::Result<()> {
     let mut facts = Table::facts();
     facts.fact("type", &agent_type.name).fact("version", &agent_type.version);
     output.table(&facts)?;
-    output.line("")?;
-    let mut table = Table::new(&["METHOD", "READ-ONLY", "REQUEST", "RESPONSE"]);
-    for line in method_lines(agent_type)? {
-        table.row(line);
+    for method in methods_shown(agent_type)? {
+        let read_only = if method.read_only { "   read-only" } else { "" };
+        let mut facts = Table::facts();
+        facts.fact("  request", method.request).fact("  response", method.response);
+        output.line(format_args!("\n{}{read_only}", method.name))?;
+        output.table(&facts)?;
     }
-    output.table(&table)?;
     Ok(())
 }
 

@@ -110,7 +110,10 @@ async fn transfer(args: TransferArgs, output: &mut Output) -> anyhow::Result<()>
     let request = TransferLeaderRequest { region: args.region, to_node: to.id, actor, reason: args.reason };
     let done = client.cluster().transfer_leader(request).await;
     answer(done, &client, format_args!("the lead of region {} to node {}", args.region, to.name))?;
-    output.line(format_args!("region {} is led by node {} ({})", args.region, to.name, to.id))?;
+    output.line(format_args!(
+        "the lead of region {} was handed to node {} ({})",
+        args.region, to.name, to.id
+    ))?;
     Ok(())
 }
 

@@ -42,10 +42,6 @@ impl Recorder {
         Self { window, latencies_us, operations: 0, errors: 0, first_error: None }
     }
 
-    pub fn window(&self) -> Window {
-        self.window
-    }
-
     /// A call that was sent at `sent` was answered well at `now`.
     pub fn answered(&mut self, sent: Instant, now: Instant) {
         if !self.window.holds(now) {
@@ -156,7 +152,7 @@ mod tests {
     #[test]
     fn only_answers_within_the_window_count() {
         let mut recorder = recorder(2);
-        let Window { start, end } = recorder.window();
+        let Window { start, end } = recorder.window;
         let ms = Duration::from_millis;
         for at in [start - ms(1), start, start + ms(999), end - ms(1), end, end + ms(5)] {
             recorder.answered(at - ms(1), at);
@@ -171,7 +167,7 @@ mod tests {
         let mut halves = [recorder(10), recorder(10)];
         for us in 1..=1_000u64 {
             let half = &mut halves[us as usize % 2];
-            let at = half.window().start + Duration::from_secs(1);
+            let at = half.window.start + Duration::from_secs(1);
             half.answered(at - Duration::from_micros(us), at);
         }
         let [mut one, other] = halves;
@@ -185,7 +181,7 @@ mod tests {
     #[test]
     fn a_run_with_an_error_is_never_valid() {
         let mut first = recorder(1);
-        let at = first.window().start;
+        let at = first.window.start;
         first.answered(at, at);
         first.failed(2, || "one".to_owned());
         let mut second = recorder(1);

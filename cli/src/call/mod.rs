@@ -3,7 +3,7 @@
 mod input;
 mod transcode;
 
-pub use transcode::{Types, method_lines};
+pub use transcode::{Types, methods_shown};
 
 use crate::{
     arguments::{EndpointArgs, Format, OutputArgs, duration},

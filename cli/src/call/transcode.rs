@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow};
 use prost::Message;
 use prost_reflect::{
     DescriptorPool, DynamicMessage, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor,
-    MethodDescriptor, SerializeOptions, Value,
+    MethodDescriptor, SerializeOptions, ServiceDescriptor, Value,
 };
 
 /// Full names of the options in `afdg/options.proto`.
@@ -35,19 +35,24 @@ impl Types {
     }
 
     pub fn method(&self, agent_type: &str, method: &str) -> anyhow::Result<Method> {
-        let described = self.named(agent_type)?;
-        // Each type has a pool of its own: two types may hold different versions of one file.
-        let pool = DescriptorPool::decode(described.descriptors.as_ref())
-            .with_context(|| format!("the grid's descriptors of {agent_type} can't be read"))?;
-        let service = pool
-            .get_service_by_name(agent_type)
-            .ok_or_else(|| anyhow!("the grid's descriptors of {agent_type} hold no such service"))?;
+        let service = self.service(agent_type)?;
         if let Some(found) = service.methods().find(|known| known.name() == method) {
             return Ok(Method { descriptor: found });
         }
         let known: Vec<_> = service.methods().map(|known| known.name().to_owned()).collect();
         let known: Vec<_> = known.iter().map(String::as_str).collect();
         usage(format!("{agent_type} has no method '{}'; it has: {}", method.escape_debug(), listed(&known)))
+    }
+}
+
+impl Types {
+    fn service(&self, agent_type: &str) -> anyhow::Result<ServiceDescriptor> {
+        let described = self.named(agent_type)?;
+        // Each type has a pool of its own: two types may hold different versions of one file.
+        let pool = DescriptorPool::decode(described.descriptors.as_ref())
+            .with_context(|| format!("the grid's descriptors of {agent_type} can't be read"))?;
+        pool.get_service_by_name(agent_type)
+            .ok_or_else(|| anyhow!("the grid's descriptors of {agent_type} hold no such service"))
     }
 }
 
@@ -158,30 +163,39 @@ fn kind(field: &FieldDescriptor) -> String {
     }
 }
 
-/// The methods of a type: name, whether it is read-only, its request's and response's fields.
-pub fn method_lines(agent_type: &AgentType) -> anyhow::Result<Vec<[String; 4]>> {
+/// One method for people: its name, whether it is read-only, and the fields of its messages.
+pub struct MethodShown {
+    pub name: String,
+    pub read_only: bool,
+    pub request: String,
+    pub response: String,
+}
+
+/// The methods of a type, in the order of its `.proto`.
+pub fn methods_shown(agent_type: &AgentType) -> anyhow::Result<Vec<MethodShown>> {
     let types = Types(vec![agent_type.clone()]);
-    let mut lines = Vec::new();
-    for method in &agent_type.methods {
-        let found = types.method(&agent_type.name, &method.name)?;
+    let mut shown = Vec::new();
+    for method in types.service(&agent_type.name)?.methods() {
+        let method = Method { descriptor: method };
+        let key = method.key_field();
         let braces = |message: MessageDescriptor| {
             let fields: Vec<_> = message
                 .fields()
                 .map(|field| {
-                    let key = if found.key_field().as_ref() == Some(&field) { " = the key" } else { "" };
-                    format!("{}: {}{key}", field.json_name(), kind(&field))
+                    let is_key = if key.as_ref() == Some(&field) { " (the key)" } else { "" };
+                    format!("{}: {}{is_key}", field.json_name(), kind(&field))
                 })
                 .collect();
-            format!("{} {{{}}}", message.name(), fields.join(", "))
+            format!("{{{}}}", fields.join(", "))
         };
-        lines.push([
-            method.name.clone(),
-            if method.read_only { "yes" } else { "no" }.to_owned(),
-            braces(found.descriptor.input()),
-            braces(found.descriptor.output()),
-        ]);
+        shown.push(MethodShown {
+            name: method.name().to_owned(),
+            read_only: method.read_only(),
+            request: braces(method.descriptor.input()),
+            response: braces(method.descriptor.output()),
+        });
     }
-    Ok(lines)
+    Ok(shown)
 }
 
 #[cfg(test)]
@@ -281,14 +295,14 @@ mod tests {
 
     #[test]
     fn methods_are_described_with_their_fields() {
-        let lines = method_lines(types().named("test.v1.Account").unwrap()).unwrap();
+        let methods = methods_shown(types().named("test.v1.Account").unwrap()).unwrap();
+        let [deposit, get] = &methods[..] else { panic!("{} methods", methods.len()) };
         assert_eq!(
-            lines[0][2],
-            "DepositRequest {account: string = the key, cents: int64, tags: list of string, noteText: string}"
+            deposit.request,
+            "{account: string (the key), cents: int64, tags: list of string, noteText: string}"
         );
-        assert_eq!(
-            lines[1],
-            ["Get", "yes", "GetRequest {name: string}", "Balance {cents: int64, kind: test.v1.Kind}"]
-        );
+        assert!(!deposit.read_only && get.read_only);
+        assert_eq!((get.name.as_str(), get.request.as_str()), ("Get", "{name: string}"));
+        assert_eq!(get.response, "{cents: int64, kind: test.v1.Kind}");
     }
 }

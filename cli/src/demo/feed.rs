@@ -20,6 +20,8 @@ use tokio::sync::watch;
 
 /// Failed messages that are told one by one.
 pub const TOLD_MAX: usize = 10;
+/// Latencies above this are recorded as this.
+const LATENCY_US_MAX: u64 = 600_000_000;
 
 /// Who is sent to, and under which names.
 #[derive(Clone, Debug)]
@@ -90,7 +92,7 @@ pub async fn feed(
     let mut order: Vec<&Customer> = purchases.customers.iter().collect();
     order.sort_by_key(|customer| std::cmp::Reverse(customer.purchases.len()));
     let next = AtomicUsize::new(0);
-    let latencies_us = Histogram::new(3).ok();
+    let latencies_us = Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).ok();
     let tally = Mutex::new(Tally { latencies_us, ..Tally::default() });
     let workers = (0..in_flight.min(order.len())).map(|_| async {
         while let Some(customer) = order.get(next.fetch_add(1, Ordering::Relaxed)) {

@@ -75,7 +75,7 @@ pub struct DemoArgs {
     #[arg(long)]
     no_failover: bool,
     /// What a grid of the demo's own logs to standard error, as in 'warn,afdg_router=debug'
-    #[arg(long, env = environment::LOG, default_value = "error", value_name = "FILTER")]
+    #[arg(long, env = environment::LOG, default_value = "error,openraft=off", value_name = "FILTER")]
     log: String,
     #[command(flatten)]
     output: OutputArgs,

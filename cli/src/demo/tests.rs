@@ -136,6 +136,7 @@ async fn lost_answers_and_broken_streams_lose_and_double_nothing() {
     assert!(report.exact, "{:?} {:?}", report.failures, report.differences);
     assert_eq!((report.messages, report.agents), (900, 200));
     assert!(report.retries > 200 && report.unknown_outcomes > 50, "{report:?}");
+    assert!(report.p50_ms > 0.0 && report.p50_ms <= report.p99_ms && report.p99_ms <= report.max_ms);
     assert_eq!(report.top.len(), 3);
     assert_eq!(report.largest_total.as_ref(), report.top.first());
 }

@@ -42,7 +42,7 @@ pub struct DevArgs {
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
     /// What is logged to standard error, as in 'info,afdg_router=debug'
-    #[arg(long, env = environment::LOG, default_value = "warn", value_name = "FILTER")]
+    #[arg(long, env = environment::LOG, default_value = "warn,openraft=off", value_name = "FILTER")]
     log: String,
     /// End when standard input is closed: for programs that start a grid and must not leave it behind
     #[arg(long, hide = true)]

@@ -17,12 +17,15 @@ use futures::future::{join_all, select_all, try_join_all};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 
 /// How long calls may take to succeed after the servers run.
 const READY_MS_MAX: u64 = 60_000;
+/// How long a node that was stopped may take to start again.
+const START_AGAIN_MS_MAX: u64 = 20_000;
+const START_AGAIN_PAUSE_MS: u64 = 200;
 /// Replicas of a region, where there are nodes enough.
 const REPLICAS: u8 = 3;
 
@@ -155,9 +158,19 @@ impl DevGrid {
             return Ok(());
         }
         let config = node_config(number, &self.layout, self.folder.path(), &self.token);
-        let node = start_node(config, self.world.clone()).await?;
-        self.nodes.insert(name.to_owned(), node);
-        Ok(())
+        // What was stopped may hold its files a little longer.
+        let give_up = Instant::now() + Duration::from_millis(START_AGAIN_MS_MAX);
+        loop {
+            match start_node(config.clone(), self.world.clone()).await {
+                Ok(node) => {
+                    self.nodes.insert(name.to_owned(), node);
+                    return Ok(());
+                }
+                Err(error) if Instant::now() > give_up => return Err(error),
+                Err(error) => tracing::debug!(%error, "the node can't be started again yet"),
+            }
+            tokio::time::sleep(Duration::from_millis(START_AGAIN_PAUSE_MS)).await;
+        }
     }
 
     /// Resolves with the reason once a server can't go on.

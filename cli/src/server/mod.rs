@@ -19,6 +19,9 @@ use serde::Deserialize;
 use settings::{Settings, Shown};
 use std::path::{Path, PathBuf};
 
+/// openraft tells every vote at INFO.
+const LOG_DEFAULT: &str = "info,openraft=warn";
+
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   afdg server catalog --config catalog.toml
@@ -116,7 +119,7 @@ impl Process {
         health_listen: Option<String>,
         settings: &mut Settings<'_>,
     ) -> anyhow::Result<Self> {
-        let log = settings.value("log", log, Some(environment::LOG), Some("info".to_owned()))?;
+        let log = settings.value("log", log, Some(environment::LOG), Some(LOG_DEFAULT.to_owned()))?;
         let format = (Some(environment::LOG_FORMAT), Some("text".to_owned()));
         let json_logs = match settings.value("log_format", log_format, format.0, format.1)?.as_str() {
             "text" => false,

@@ -52,6 +52,13 @@ pub struct Running {
     pub task: AbortHandle,
 }
 
+/// A turn that nobody waits for any more ends at its next await point.
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 /// Who waits for the message of an id.
 #[derive(Default)]
 pub struct Waiters {
@@ -62,7 +69,7 @@ pub struct Waiters {
 /// One operation on its way into an entry, and what is to be done once it is committed.
 pub enum Pending {
     Turn { number: TurnNumber, effects: CommitTurn, bytes: usize, message_bytes: usize },
-    Record { agent: AgentRef, number: TurnNumber, turn: RecordedTurn, recorded: oneshot::Sender<()> },
+    Record { agent: AgentRef, turn: RecordedTurn, recorded: oneshot::Sender<()> },
     KeepId(afdg_region_machine::op::KeepId),
     ForgetIds(afdg_region_machine::op::ForgetIds),
     CollectGarbage,
@@ -90,7 +97,6 @@ pub struct Leading {
     /// Read-only messages that wait for word that this replica still leads.
     pub reads: Vec<Admission>,
     pub reads_checking: bool,
-    pub reads_running: usize,
     /// Housekeeping is under way.
     pub forgetting: bool,
     pub collecting: bool,
@@ -113,7 +119,6 @@ impl Leading {
             message_bytes: 0,
             reads: Vec::new(),
             reads_checking: false,
-            reads_running: 0,
             forgetting: false,
             collecting: false,
         }

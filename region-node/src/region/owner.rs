@@ -34,6 +34,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 const ADMISSIONS_MAX: usize = 4_096;
 /// Events taken at once before effects are proposed.
 const EVENTS_AT_ONCE: usize = 256;
+/// Pause before a new leader asks again whether all of earlier terms is applied.
+const BEGIN_AGAIN: Duration = Duration::from_millis(20);
 /// How often housekeeping is considered.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
@@ -284,7 +286,11 @@ impl Owner {
         self.here.tasks.spawn("begin-lead", OnEnd::Finish, async move {
             let result = match replica.linearize().await {
                 Ok(()) => read_start(&replica, term).map_err(ReadyError::Rows),
-                Err(error) => Err(ReadyError::Write(error)),
+                Err(error) => {
+                    // Asked again at once it would be in a loop.
+                    tokio::time::sleep(BEGIN_AGAIN).await;
+                    Err(ReadyError::Write(error))
+                }
             };
             let _ = events.send(Event::Ready { term, result });
         });
@@ -327,9 +333,6 @@ impl Owner {
         tracing::debug!(region = %self.region, term = leading.term, why, "this node leads no more");
         let mut never_run = BTreeSet::new();
         for state in leading.agents.values() {
-            if let Some(running) = &state.running {
-                running.task.abort();
-            }
             never_run.extend(state.queue.iter().map(|message| message.message_id));
         }
         let hint = self.leader_hint();

@@ -113,7 +113,7 @@ impl Owner {
             seed: running.seed,
         };
         leading.pending_bytes += message.bytes + EFFECT_OVERHEAD_BYTES;
-        leading.pending.push_back(Pending::Record { agent, number, turn, recorded });
+        leading.pending.push_back(Pending::Record { agent, turn, recorded });
     }
 
     pub(super) fn turn_ended(

@@ -3,7 +3,7 @@
 //! A graceful stop lets every request finish, but streams between servers never do by themselves. So
 //! after a short grace every connection is cut: the other side sees it closed and looks elsewhere.
 
-use afdg_runtime::{BoxIo, Incoming, Listener};
+use crate::{BoxIo, Incoming, Listener};
 use async_trait::async_trait;
 use std::{
     future::Future,
@@ -21,7 +21,7 @@ use tonic::transport::server::Router;
 const GRACE: Duration = Duration::from_millis(500);
 
 /// Serves `router` on `listener` until `draining`. Returns what went wrong, if anything did.
-pub(crate) async fn serve(
+pub async fn serve(
     router: Router,
     listener: Box<dyn Listener>,
     draining: CancellationToken,
