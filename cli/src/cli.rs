@@ -11,13 +11,13 @@ use std::process::ExitCode;
     version,
     about = "AFDG, the agent-framework data grid: runs agents, each with its own data",
     after_help = "First steps:
-  afdg dev                                                     a whole grid in one process
-  afdg call bank.v1.Account/alice Deposit '{\"cents\":500}'      in another terminal
-  afdg demo                                                    thousands of agents, checked to the cent
+  afdg dev                                                  a whole grid in one process
+  afdg call bank.v1.Account/alice Deposit '{\"cents\":500}'   in another terminal
+  afdg demo                                                 thousands of agents, checked
 
-Exit status: 0 all went as asked; 1 the work was done and its result is a failure; 2 the command line,
-a file or a config value is wrong and nothing was done; 3 a server could not go on; 4 a second signal
-ended a server before it was done."
+Exit status: 0 all went as asked; 1 the work was done and its result is a failure;
+2 the command line, a file or a config value is wrong and nothing was done;
+3 a server could not go on; 4 a second signal ended a server before it was done."
 )]
 struct Cli {
     #[command(subcommand)]

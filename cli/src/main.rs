@@ -14,6 +14,10 @@ mod output;
 mod random;
 mod server;
 
+/// Turns and entries are many small allocations that one thread makes and another frees.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     cli::main()
 }

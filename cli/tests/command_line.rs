@@ -1,5 +1,7 @@
 //! The program as its users start it: exit codes, closed pipes, settings of servers.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests count as tests.
+
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},

@@ -28,7 +28,9 @@ enum AgentCommand {
     /// Agents that have data, region by region
     #[command(after_help = "Examples:
   afdg agent list --type bank.v1.Account
-  afdg agent list --limit 0 | wc -l")]
+  afdg agent list --limit 0 | wc -l
+
+With -o json, each agent is one JSON string on a line.")]
     List {
         /// Only agents of this type
         #[arg(long = "type", value_name = "TYPE", default_value = "")]
@@ -38,7 +40,6 @@ enum AgentCommand {
         limit: usize,
         #[command(flatten)]
         endpoint: EndpointArgs,
-        /// With json, one JSON string a line
         #[command(flatten)]
         output: OutputArgs,
     },

@@ -26,8 +26,7 @@ pub struct StatusArgs {
 
 pub async fn run(args: StatusArgs, output: &mut Output) -> anyhow::Result<u8> {
     let client = Client::connect(&args.endpoint).await?;
-    let status = client.cluster().get_status(GetStatusRequest {}).await;
-    let status = answer(status, &client, "the grid's status")?;
+    let status = fetch(&client).await?;
     let wrong = troubles(&status);
     match args.output.output {
         Format::Json => output.json(&as_json(&status, &wrong))?,
@@ -36,8 +35,13 @@ pub async fn run(args: StatusArgs, output: &mut Output) -> anyhow::Result<u8> {
     Ok(if wrong.is_empty() { process::EXIT_OK } else { process::EXIT_FAILED })
 }
 
+pub async fn fetch(client: &Client) -> anyhow::Result<GetStatusResponse> {
+    let status = client.cluster().get_status(GetStatusRequest {}).await;
+    answer(status, client, "the grid's status")
+}
+
 /// What is not as it should be, in words.
-fn troubles(status: &GetStatusResponse) -> Vec<String> {
+pub fn troubles(status: &GetStatusResponse) -> Vec<String> {
     let mut wrong = Vec::new();
     if !status.catalog.iter().any(|server| server.leader) {
         wrong.push("the catalog has no leader: no change of the cluster is possible".to_owned());

@@ -21,6 +21,7 @@ use afdg_runtime::process;
 use afdg_types::limits::PIPE_IN_FLIGHT_CALLS_MAX;
 use child::ChildGrid;
 use clap::{Args, ValueEnum};
+use cpu::Used;
 use recorder::{Recorder, Run, Window};
 use std::time::Duration;
 use workload::{Targets, WorkloadKind};
@@ -32,7 +33,8 @@ const WARM_UP_MS: u64 = 1_000;
 
 #[derive(Args, Debug)]
 #[command(after_help = "Without --workload, --transport or --in-flight, all of them are run.
-Without --endpoint, bench starts a development grid as a process of its own and measures its CPU too.
+Without --endpoint, bench starts a development grid as a process of its own and measures its
+CPU too. With -o json, each run is one line. Exit status 1 means that a run had errors.
 
 Examples:
   afdg bench
@@ -60,7 +62,6 @@ pub struct BenchArgs {
     /// A process of the grid at --endpoint, whose CPU time is to be measured; may be repeated
     #[arg(long, value_name = "PID", requires = "endpoint")]
     server_pid: Vec<u32>,
-    /// With json, one JSON object a line and run
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -123,7 +124,12 @@ pub async fn run(args: BenchArgs, output: &mut Output) -> anyhow::Result<u8> {
             (Some(child), endpoint, pids)
         }
     };
-    let result = measure(&args, &endpoint, &server_pids, output).await;
+    let result = tokio::select! {
+        result = measure(&args, &endpoint, &server_pids, output) => result,
+        signal = process::termination() => signal.map_err(anyhow::Error::from).and_then(|()| {
+            anyhow::bail!("stopped by a signal; the runs so far are above")
+        }),
+    };
     if let Some(child) = child {
         child.stop().await;
     }
@@ -136,8 +142,29 @@ async fn measure(
     server_pids: &[u32],
     output: &mut Output,
 ) -> anyhow::Result<u8> {
-    let client = Client::connect_to(endpoint).await?;
     let mut runs = Vec::new();
+    let ended = run_all(args, endpoint, server_pids, &mut runs, output).await;
+    if args.output.output == Format::Table && !runs.is_empty() {
+        output.table(&table(&runs))?;
+    }
+    ended?;
+    let invalid = runs.iter().filter(|run| !run.valid).count();
+    if invalid > 0 {
+        tell(format_args!("error: {invalid} of {} runs had errors; their figures are not valid", runs.len()));
+        return Ok(process::EXIT_FAILED);
+    }
+    Ok(process::EXIT_OK)
+}
+
+/// Runs until all are done, one can't be made, or nobody reads on.
+async fn run_all(
+    args: &BenchArgs,
+    endpoint: &str,
+    server_pids: &[u32],
+    runs: &mut Vec<Run>,
+    output: &mut Output,
+) -> anyhow::Result<()> {
+    let client = Client::connect_to(endpoint).await?;
     let mut filled = false;
     for plan in args.plans() {
         if output.is_closed() {
@@ -154,15 +181,7 @@ async fn measure(
         }
         runs.push(run);
     }
-    if args.output.output == Format::Table {
-        output.table(&table(&runs))?;
-    }
-    let invalid = runs.iter().filter(|run| !run.valid).count();
-    if invalid > 0 {
-        tell(format_args!("error: {invalid} of {} runs had errors; their figures are not valid", runs.len()));
-        return Ok(process::EXIT_FAILED);
-    }
-    Ok(process::EXIT_OK)
+    Ok(())
 }
 
 async fn one_run(client: &Client, plan: Plan, args: &BenchArgs, server_pids: &[u32]) -> anyhow::Result<Run> {
@@ -173,7 +192,11 @@ async fn one_run(client: &Client, plan: Plan, args: &BenchArgs, server_pids: &[u
         Transport::Unary => unary::load(client, targets, plan.in_flight, window).await?,
         Transport::Pipe => pipe::load(client, targets, plan.in_flight, window).await?,
     };
-    let used = cpu.await??;
+    // A server that has died is told by the calls that failed; its CPU time is then not known.
+    let used = cpu.await?.unwrap_or_else(|error| {
+        tell(format_args!("no CPU time for this run: {error:#}"));
+        Used { client: None, server: None }
+    });
     Ok(recorder.into_run(plan.workload.name(), plan.transport.name(), plan.in_flight, used))
 }
 

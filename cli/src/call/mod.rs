@@ -30,6 +30,7 @@ const ANSWER_GRACE_MS: u64 = 2_000;
   echo '{\"cents\":500}' | afdg call bank.v1.Account/alice Deposit -
 
 Numbers of 64 bits are printed as JSON strings, as protobuf's JSON mapping says; both are read.
+With -o json an error is JSON as well, on standard error.
 'afdg type list' shows the agent types, 'afdg type describe TYPE' their methods and fields.")]
 pub struct CallArgs {
     /// The agent's type and key, such as bank.v1.Account/alice
@@ -48,7 +49,6 @@ pub struct CallArgs {
     timeout: Duration,
     #[command(flatten)]
     endpoint: EndpointArgs,
-    /// With json, an error is printed as JSON too (to standard error)
     #[command(flatten)]
     output: OutputArgs,
 }

@@ -134,11 +134,17 @@ impl Work<'_> {
         tell("starting a development grid ...");
         let options = DevOptions { listen: "127.0.0.1:0".to_owned(), wanted: Wanted::default(), data: None };
         let mut grid = DevGrid::start(options).await?;
+        let size = grid.size();
         let client = Client::connect_to(&grid.endpoint()).await?;
         let own = (!no_failover).then_some(&mut grid);
-        let mut report = self.feed_and_check(&client, own, input, key_prefix).await;
-        report.grid = format!("its own: {}", grid.size());
+        let report = tokio::select! {
+            report = self.feed_and_check(&client, own, input, key_prefix) => Some(report),
+            signal = process::termination() => signal.map(|()| None)?,
+        };
+        // In any case, so that its data is removed.
         grid.stop().await;
+        let mut report = report.ok_or_else(|| anyhow::anyhow!("stopped by a signal; nothing was checked"))?;
+        report.grid = format!("its own: {size}");
         Ok(report)
     }
 

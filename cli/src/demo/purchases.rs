@@ -263,4 +263,24 @@ mod tests {
         assert!(Date::parse("20000229").is_some() && Date::parse("19000229").is_none());
         assert_eq!(Date::parse("20180630").unwrap().to_string(), "2018-06-30");
     }
+
+    #[test]
+    fn the_figures_of_the_shops_own_file_come_out_exactly() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data/cdnow.csv");
+        let Ok(opened) = std::fs::File::open(file) else {
+            eprintln!("skipped: {file} is not there");
+            return;
+        };
+        let all = read("cdnow.csv", opened).unwrap();
+        assert_eq!((all.rows, all.customers.len(), all.total), (69_659, 23_544, Cents(250_031_563)));
+        let purchases = || all.customers.iter().flat_map(|customer| &customer.purchases);
+        assert_eq!(purchases().filter(|one| one.amount == Cents(0)).count(), 80);
+        let dates = || purchases().map(|one| one.date.0);
+        assert_eq!((dates().min(), dates().max()), (Some(20_170_101), Some(20_180_630)));
+        let customer = |id: &str| {
+            let found = all.customers.iter().find(|customer| customer.id == id).unwrap();
+            (found.purchases.len(), found.total.0)
+        };
+        assert_eq!([customer("7592"), customer("14048")], [(201, 1_399_093), (217, 897_633)]);
+    }
 }

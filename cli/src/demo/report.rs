@@ -6,7 +6,7 @@ use super::{
     failover::Failover,
     feed::Fed,
     money::Cents,
-    purchases::{Purchases, shown},
+    purchases::{CUSTOMER, Purchases, shown},
 };
 use crate::{
     admin::grouped,
@@ -136,7 +136,8 @@ impl Report {
         };
         let mut facts = Table::facts();
         facts.fact("grid", &self.grid).fact("input", &self.input);
-        facts.fact("keys", format!("shop.v1.Customer/{}/...", self.key_prefix));
+        let prefix = if self.key_prefix.is_empty() { String::new() } else { format!("{}/", self.key_prefix) };
+        facts.fact("keys", format!("{CUSTOMER}/{prefix}..."));
         facts.fact("messages", grouped(self.messages)).fact("agents", grouped(self.agents));
         facts.fact("sum of all", self.sum);
         facts.fact("dates", format!("{} to {}", self.first_date, self.last_date));
@@ -156,10 +157,8 @@ impl Report {
         );
         facts.fact("checked in", format!("{:.1} s", self.check_s));
         facts.fact("repeated sends", grouped(self.retries));
-        facts.fact(
-            "unknown outcomes",
-            format!("{}, all settled by repeating", grouped(self.unknown_outcomes)),
-        );
+        let settled = if self.unknown_outcomes > 0 { ", settled by repeating with the same key" } else { "" };
+        facts.fact("unknown outcomes", format!("{}{settled}", grouped(self.unknown_outcomes)));
         if let Some(failover) = &self.failover {
             facts.fact("leader stopped", failover);
         }

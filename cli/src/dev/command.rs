@@ -15,7 +15,8 @@ use tokio::io::AsyncReadExt;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "The grid hosts the example agents: counter.v1.Counter, bank.v1.Account, shop.v1.Customer.
+    after_help = "The grid hosts the example agents: counter.v1.Counter, counter.v1.Fanout, bank.v1.Account,
+shop.v1.Customer.
 
 Examples:
   afdg dev

@@ -73,6 +73,16 @@ impl DevGrid {
         };
         let layout = Layout::open(folder.path(), options.wanted, &*world.net, &*world.entropy).await?;
         let token = PeerToken::new(&world.entropy.random_name())?;
+        // First, since it is the one whose port a person has chosen: if that is taken, nothing has begun.
+        let config = ExtensionConfig {
+            name: "extension-1".to_owned(),
+            listen: options.listen,
+            health_listen: None,
+            catalog_addresses: layout.catalogs.clone(),
+            peer_token: token.clone(),
+        };
+        let extension = ExtensionServer::start(config, world.clone()).await;
+        let extension = extension.map_err(failed("extension", 1))?;
         let catalogs = try_join_all((1..).zip(&layout.catalogs).map(|(id, address)| {
             let config = catalog_config(id, address, &layout, folder.path(), &token);
             let world = world.clone();
@@ -84,21 +94,12 @@ impl DevGrid {
             start_node(config, world.clone())
         }))
         .await?;
-        let config = ExtensionConfig {
-            name: "extension-1".to_owned(),
-            listen: options.listen,
-            health_listen: None,
-            catalog_addresses: layout.catalogs.clone(),
-            peer_token: token.clone(),
-        };
-        let extension = ExtensionServer::start(config, world.clone()).await;
-        let extension = extension.map_err(failed("extension", 1))?;
         let names = (1..=layout.nodes.len()).map(node_name);
         let nodes = names.zip(nodes).collect();
         let grid = Self { folder, layout, world, token, catalogs, nodes, extension };
         let client = Client::connect_to(&grid.endpoint()).await?;
         let limit = Duration::from_millis(READY_MS_MAX);
-        probe::all_regions(&client, usize::from(grid.layout.regions), limit).await?;
+        probe::all_well(&client, usize::from(grid.layout.regions), limit).await?;
         Ok(grid)
     }
 

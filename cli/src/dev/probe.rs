@@ -1,4 +1,4 @@
-//! Do calls succeed? Asked by calling: one counter in each region.
+//! Do calls succeed? Asked by calling: one counter in each region. And does the grid say so of itself?
 
 use crate::{
     admin,
@@ -16,8 +16,9 @@ const KEYS_MAX: u32 = 1_000_000;
 const CALL_MS_MAX: u64 = 5_000;
 const PAUSE_MS: u64 = 100;
 
-/// Waits until an agent in each of `regions` regions has answered, `limit` at most.
-pub async fn all_regions(client: &Client, regions: usize, limit: Duration) -> anyhow::Result<()> {
+/// Waits until an agent in each of `regions` regions has answered and `afdg status` would find the grid
+/// well, `limit` at most.
+pub async fn all_well(client: &Client, regions: usize, limit: Duration) -> anyhow::Result<()> {
     let give_up = Instant::now() + limit;
     loop {
         match try_all(client, regions).await {
@@ -49,6 +50,10 @@ async fn try_all(client: &Client, wanted: usize) -> anyhow::Result<()> {
         answer
             .map_err(|status| CallFailure::of_status(&status))
             .with_context(|| format!("region {}", region.id))?;
+    }
+    let troubles = admin::status::troubles(&admin::status::fetch(client).await?);
+    if !troubles.is_empty() {
+        bail!("calls succeed, but {}", troubles.join("; "));
     }
     Ok(())
 }

@@ -28,8 +28,8 @@ const LOG_DEFAULT: &str = "info,openraft=warn";
   afdg server region-node --config region-node.toml --print-config
   afdg config show --role extension --config extension.toml
 
-SIGTERM and ctrl-c end a server in good order: it hands over what it leads and finishes what is under way.
-A second signal ends it at once.")]
+SIGTERM and ctrl-c end a server in good order: it hands over what it leads and finishes what is
+under way. A second signal ends it at once.")]
 pub struct ServerArgs {
     #[command(subcommand)]
     role: RoleCommand,

@@ -22,7 +22,7 @@ pub fn validate(rows: &dyn Rows) -> Result<(), Violation> {
         return Err(Violation::Unmatched(what));
     }
     for (agent, turn) in mailbox::all(rows)? {
-        if replies::get(rows, Slot::of(&agent), turn.message_id)?.is_some() {
+        if replies::get(rows, turn.message_id)?.is_some() {
             return Err(Violation::AnsweredTurnInMailbox {
                 agent: agent.to_string(),
                 id: turn.message_id.to_string(),

@@ -41,7 +41,7 @@ impl Owner {
             return Err(GridError::new(Reason::Draining, "this node is stopping; another one takes over"));
         }
         let slot = Slot::of(&admission.agent);
-        if !self.slots().iter().any(|range| range.contains(slot)) {
+        if !self.slots.iter().any(|range| range.contains(slot)) {
             let text = format!("slot {slot} of {} is not in region {}", admission.agent, self.region);
             return Err(GridError::new(Reason::StaleRoute, text));
         }
@@ -127,8 +127,7 @@ impl Owner {
             }
             return None;
         }
-        let slot = Slot::of(&admission.agent);
-        match replies::get(self.replica.rows().as_ref(), slot, id) {
+        match replies::get(self.replica.rows().as_ref(), id) {
             Err(error) => {
                 admission
                     .reply_to
@@ -142,7 +141,7 @@ impl Owner {
                 None
             }
             Ok(Some(reply)) => {
-                self.keep_id(slot, &admission, &reply);
+                self.keep_id(&admission, &reply);
                 admission.reply_to.reply(result_of(reply.reply));
                 None
             }
@@ -150,12 +149,12 @@ impl Owner {
         }
     }
 
-    fn keep_id(&mut self, slot: Slot, admission: &Admission, reply: &Reply) {
+    fn keep_id(&mut self, admission: &Admission, reply: &Reply) {
         let expires_at_s = self.kept_until_s(admission.message_id);
         let Some(leading) = self.leading.as_mut() else { return };
         let lasting = admission.message_id.kind() != MessageIdKind::Router;
         if lasting && expires_at_s >= reply.expires_at_s + KEEP_STEP_S {
-            let keep = KeepId { slot, message_id: admission.message_id, expires_at_s };
+            let keep = KeepId { message_id: admission.message_id, expires_at_s };
             leading.pending.push_back(Pending::KeepId(keep));
         }
     }

@@ -98,7 +98,7 @@ impl Owner {
         let rows = self.replica.rows();
         let Some(leading) = self.leading.as_mut().filter(|leading| leading.ready) else { return };
         let checked = (|| {
-            if !leading.forgetting && replies::first_expiry(rows.as_ref())?.is_some_and(|first| first < now_s)
+            if !leading.forgetting && replies::any_expired(rows.as_ref(), now_s)?
             {
                 leading.forgetting = true;
                 leading.pending.push_back(Pending::ForgetIds(ForgetIds { now_s }));

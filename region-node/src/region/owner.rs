@@ -158,6 +158,7 @@ pub fn start(region: RegionId, replica: RegionReplica, surroundings: Surrounding
         region,
         replica,
         here: surroundings,
+        slots: Vec::new(),
         events,
         status,
         leading: None,
@@ -172,6 +173,8 @@ pub struct Owner {
     pub(super) region: RegionId,
     pub(super) replica: RegionReplica,
     pub(super) here: Surroundings,
+    /// The region's own, as last heard; empty until then.
+    pub(super) slots: Vec<SlotRange>,
     pub(super) events: mpsc::UnboundedSender<Event>,
     status: watch::Sender<RegionStatus>,
     pub(super) leading: Option<Leading>,
@@ -199,6 +202,7 @@ impl Owner {
         let mut ticks = tokio::time::interval(HOUSEKEEPING);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         lead.mark_changed();
+        self.read_slots();
         let mut arrived = Vec::with_capacity(EVENTS_AT_ONCE);
         loop {
             let happened = tokio::select! {
@@ -209,6 +213,10 @@ impl Owner {
                 count = arriving.recv_many(&mut arrived, EVENTS_AT_ONCE) => Happened::Admissions(count),
                 _ = ticks.tick() => Happened::Tick,
             };
+            // A dropped catalog client leaves the routes as they are.
+            if self.here.routes.has_changed().unwrap_or(false) {
+                self.read_slots();
+            }
             match happened {
                 Happened::Lead => {
                     let now = *lead.borrow_and_update();
@@ -372,9 +380,11 @@ impl Owner {
         self.replica.lead().borrow().leader.map(NodeId).filter(|leader| *leader != self.here.node)
     }
 
-    pub(super) fn slots(&self) -> Vec<SlotRange> {
-        let routes = self.here.routes.borrow();
-        routes.regions.get(&self.region).map(|region| region.slots.clone()).unwrap_or_default()
+    fn read_slots(&mut self) {
+        let routes = self.here.routes.borrow_and_update();
+        if let Some(region) = routes.regions.get(&self.region) {
+            self.slots.clone_from(&region.slots);
+        }
     }
 
     pub(super) fn agent_rows(&self, agent: &AgentRef) -> AgentRows {

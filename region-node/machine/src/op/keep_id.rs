@@ -2,12 +2,11 @@
 
 use super::OpOutcome;
 use crate::table::replies;
-use afdg_types::{MessageId, RowsError, RowsMut, Slot};
+use afdg_types::{MessageId, RowsError, RowsMut};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KeepId {
-    pub slot: Slot,
     pub message_id: MessageId,
     /// Second since the Unix epoch from which the id may be forgotten.
     pub expires_at_s: u64,
@@ -15,7 +14,7 @@ pub struct KeepId {
 
 impl KeepId {
     pub(crate) fn apply(&self, rows: &mut dyn RowsMut) -> Result<OpOutcome, RowsError> {
-        replies::keep_until(rows, self.slot, self.message_id, self.expires_at_s)?;
+        replies::keep_until(rows, self.message_id, self.expires_at_s)?;
         Ok(OpOutcome::Done { more: false })
     }
 }

@@ -5,7 +5,7 @@ use crate::table::{
     mailbox::{self, RecordedTurn},
     refusals, replies,
 };
-use afdg_types::{AgentRef, RowsError, RowsMut, Slot};
+use afdg_types::{AgentRef, RowsError, RowsMut};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,7 +24,7 @@ impl RecordTurn {
         if any_refused && refusals::stands(rows, &self.agent, term)? {
             return Ok(OpOutcome::RefusedBase);
         }
-        if let Some(known) = replies::get(rows, Slot::of(&self.agent), self.turn.message_id)? {
+        if let Some(known) = replies::get(rows, self.turn.message_id)? {
             refusals::put(rows, &self.agent, term);
             return Ok(OpOutcome::Duplicate { digest: known.digest, reply: known.reply });
         }

@@ -15,8 +15,9 @@ use serde::{Serialize, de::DeserializeOwned};
 const FENCE: u8 = 0x01;
 const ENTITIES: u8 = 0x10;
 const MAILBOX: u8 = 0x20;
-const REPLIES: u8 = 0x30;
-const EXPIRIES: u8 = 0x31;
+const ROUTER_REPLIES: u8 = 0x30;
+const LASTING_REPLIES: u8 = 0x31;
+const EXPIRIES: u8 = 0x32;
 const GARBAGE: u8 = 0x40;
 const REFUSALS: u8 = 0x50;
 
@@ -56,8 +57,14 @@ fn encode_value<T: Serialize>(value: &T) -> Result<Bytes, RowsError> {
 
 fn decode_value<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, RowsError> {
     match bytes.split_first() {
-        Some((&VALUE_VERSION, body)) => postcard::from_bytes(body)
-            .map_err(|error| RowsError(format!("a stored {what} can't be decoded: {error}"))),
+        Some((&VALUE_VERSION, body)) => {
+            let (value, rest) = postcard::take_from_bytes(body)
+                .map_err(|error| RowsError(format!("a stored {what} can't be decoded: {error}")))?;
+            if !rest.is_empty() {
+                return Err(RowsError(format!("a stored {what} has {} bytes left over", rest.len())));
+            }
+            Ok(value)
+        }
         Some((version, _)) => {
             Err(RowsError(format!("a stored {what} has version {version}, not {VALUE_VERSION}")))
         }

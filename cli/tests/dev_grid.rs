@@ -1,0 +1,121 @@
+//! `afdg dev` as a process: calls reach agents, the data outlasts a restart, nothing is left behind.
+
+#![allow(clippy::unwrap_used)] // Helpers of tests count as tests.
+
+use serde_json::Value;
+use std::{
+    io::Read,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+const START_LIMIT: Duration = Duration::from_secs(120);
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+
+fn afdg() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_afdg"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AFDG_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Ends with the test, however that ends: it watches its standard input.
+struct Grid {
+    child: Child,
+    endpoint: String,
+}
+
+impl Grid {
+    fn start(arguments: &[&str], ready_file: &Path) -> Self {
+        let mut child = afdg()
+            .args(["dev", "--listen", "127.0.0.1:0", "--nodes", "1", "--catalogs", "1", "--regions", "2"])
+            .args(["--until-stdin-closes", "--ready-file"])
+            .arg(ready_file)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let give_up = Instant::now() + START_LIMIT;
+        loop {
+            if let Ok(text) = std::fs::read(ready_file) {
+                let ready: Value = serde_json::from_slice(&text).unwrap();
+                assert_eq!(ready["pid"], child.id());
+                let endpoint = ready["endpoint"].as_str().unwrap().to_owned();
+                return Self { child, endpoint };
+            }
+            if child.try_wait().unwrap().is_some() || Instant::now() > give_up {
+                let _ = child.kill();
+                let mut log = String::new();
+                child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+                panic!("the grid did not start: {log}");
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn run(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let output = afdg().args(arguments).args(["--endpoint", &self.endpoint]).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let (code, stdout, stderr) = self.run(arguments);
+        assert_eq!(code, Some(0), "{arguments:?}: {stderr}");
+        serde_json::from_str(&stdout).unwrap()
+    }
+
+    fn stop(mut self) {
+        drop(self.child.stdin.take());
+        let give_up = Instant::now() + STOP_LIMIT;
+        while Instant::now() < give_up {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                assert_eq!(status.code(), Some(0));
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let _ = self.child.kill();
+        panic!("the grid did not end by itself");
+    }
+}
+
+#[test]
+fn a_grid_serves_calls_and_its_data_outlasts_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, ready) = (folder.path().join("grid"), folder.path().join("ready.json"));
+    let arguments = ["--data", data.to_str().unwrap()];
+    let grid = Grid::start(&arguments, &ready);
+    let alice = "bank.v1.Account/alice";
+
+    let deposit = ["call", alice, "Deposit", r#"{"cents":500}"#, "--idempotency-key", "once"];
+    assert_eq!(grid.json(&deposit)["cents"], "500");
+    assert_eq!(grid.json(&deposit)["cents"], "500", "a repeated call took effect twice");
+    let (code, _, stderr) = grid.run(&["call", alice, "Withdraw", r#"{"cents":900}"#]);
+    assert_eq!(code, Some(1));
+    for part in ["FAILED_PRECONDITION", "BALANCE_SHORT", "short_by_cents = 400", "the agent has refused it"] {
+        assert!(stderr.contains(part), "{stderr}");
+    }
+    let (code, _, stderr) = grid.run(&["call", alice, "Deposit", r#"{"cent":1}"#]);
+    assert!(code == Some(2) && stderr.contains("its fields are: cents (int64)"), "{stderr}");
+
+    assert_eq!(grid.json(&["status", "-o", "json"])["regions_with_leader"], 2);
+    assert_eq!(grid.json(&["node", "list", "-o", "json"])[0]["name"], "node-1");
+    assert_eq!(grid.json(&["region", "describe", "2", "-o", "json"])["state"], "ready");
+    assert_eq!(grid.json(&["agent", "list", "-o", "json"]), alice);
+    assert_eq!(grid.json(&["agent", "inspect", alice, "-o", "json"])["entities"][0]["items"][0], 500);
+    let (_, described, _) = grid.run(&["type", "describe", "bank.v1.Account"]);
+    assert!(described.contains("account: string (the key), cents: int64"), "{described}");
+    let (code, report, stderr) = grid.run(&["demo", "--customers", "50", "--purchases", "150"]);
+    assert!(code == Some(0) && report.contains("EXACT:"), "{report}{stderr}");
+
+    grid.stop();
+    assert!(!ready.exists());
+    let again = Grid::start(&arguments, &ready);
+    assert_eq!(again.json(&["call", alice, "GetBalance"])["cents"], "500");
+    again.stop();
+}

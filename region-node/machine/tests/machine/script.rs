@@ -1,0 +1,244 @@
+//! Scripts of entries with what they did beside them.
+//!
+//! A line is an entry or a request to the test; what it did stands below it on lines that start with `>`.
+//! The whole text is rendered anew and must come out as it was written.
+//!
+//! ```text
+//! 2.1 op; op          entry 1 of the leader of term 2, committed in term 2
+//! 2.1 in 3: op        the same, committed in term 3
+//! restart             restores the machine from its rows
+//! show                lists all rows in their order: by table, then by the agent's slot
+//! ```
+//!
+//! | op | means |
+//! | --- | --- |
+//! | `turn AGENT ID EFFECT...` | CommitTurn; effects: `a=1`, `-a`, `drop:a`, `refused`, `failed`, `recorded`, `until:9` |
+//! | `record AGENT ID [seed:N]` | RecordTurn |
+//! | `keep ID SECOND` | KeepId |
+//! | `forget SECOND` | ForgetIds |
+//! | `collect` | CollectGarbage |
+//!
+//! `ID` is a number for an id that lasts, and `rN` for one that a router made at millisecond N.
+
+use crate::region::{Region, agent, id, number_of};
+use afdg_region_machine::{
+    Command, Op, OpOutcome, Outcome,
+    op::{CollectGarbage, CommitTurn, ForgetIds, KeepId, RecordTurn, RowChange},
+    table::{
+        entities, fence, mailbox,
+        mailbox::RecordedTurn,
+        replies::{self, TurnReply},
+    },
+};
+use afdg_types::{AgentError, AgentRef, MessageId, MessageIdKind, Reason};
+use bytes::Bytes;
+
+pub fn check(script: &str) {
+    let mut region = Region::default();
+    let mut rendered = Vec::new();
+    let mut written = Vec::new();
+    for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        written.push(line.to_owned());
+        if !line.starts_with('>') {
+            rendered.push(line.to_owned());
+            rendered.extend(run(&mut region, line).into_iter().map(|line| format!("> {line}")));
+        }
+    }
+    assert_eq!(rendered.join("\n"), written.join("\n"), "what was done is not what the script says");
+}
+
+fn run(region: &mut Region, line: &str) -> Vec<String> {
+    match line {
+        "restart" => {
+            region.restart();
+            Vec::new()
+        }
+        "show" => show(region),
+        _ => {
+            let (command, committed_in) = parse_entry(line);
+            let before = region.rows.clone();
+            let outcome = region.apply(committed_in, &command);
+            if !matches!(outcome, Outcome::Applied(_)) {
+                assert_eq!(region.rows, before, "a refused entry changes nothing");
+            }
+            render(&outcome)
+        }
+    }
+}
+
+fn parse_entry(line: &str) -> (Command, u64) {
+    let (position, ops) = line.split_once(' ').unwrap();
+    let (term, sequence) = position.split_once('.').unwrap();
+    let (term, sequence) = (term.parse().unwrap(), sequence.parse().unwrap());
+    let (committed_in, ops) = match ops.strip_prefix("in ") {
+        Some(rest) => {
+            let (committed_in, ops) = rest.split_once(": ").unwrap();
+            (committed_in.parse().unwrap(), ops)
+        }
+        None => (term, ops),
+    };
+    (Command { term, sequence, ops: ops.split(';').map(parse_op).collect() }, committed_in)
+}
+
+fn parse_op(text: &str) -> Op {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    match words.as_slice() {
+        ["turn", agent_key, number, effects @ ..] => turn(agent(agent_key), number, effects),
+        ["record", agent_key, number, rest @ ..] => {
+            let seed = rest.first().map_or(7, |seed| seed.strip_prefix("seed:").unwrap().parse().unwrap());
+            let (agent, message_id) = (agent(agent_key), parse_id(number));
+            let digest = replies::digest(&agent, "Do", number.as_bytes());
+            let turn = RecordedTurn {
+                message_id,
+                method: "Do".to_owned(),
+                request: Bytes::copy_from_slice(number.as_bytes()),
+                digest,
+                chain: Vec::new(),
+                now_ms: 1_000,
+                seed,
+            };
+            Op::RecordTurn(RecordTurn { agent, turn })
+        }
+        ["keep", number, second] => {
+            Op::KeepId(KeepId { message_id: parse_id(number), expires_at_s: second.parse().unwrap() })
+        }
+        ["forget", second] => Op::ForgetIds(ForgetIds { now_s: second.parse().unwrap() }),
+        ["collect"] => Op::CollectGarbage(CollectGarbage {}),
+        _ => panic!("no operation: {text}"),
+    }
+}
+
+fn parse_id(text: &str) -> MessageId {
+    match text.strip_prefix('r') {
+        Some(ms) => MessageId::from_router(ms.parse().unwrap(), 0),
+        None => id(text.parse().unwrap()),
+    }
+}
+
+fn render_id(id: MessageId) -> String {
+    let router = if id.kind() == MessageIdKind::Router { "r" } else { "" };
+    format!("{router}{}", number_of(id))
+}
+
+fn turn(agent: AgentRef, id: &str, effects: &[&str]) -> Op {
+    let mut turn = commit(agent, 0);
+    turn.message_id = parse_id(id);
+    turn.reply = TurnReply::Response(Bytes::copy_from_slice(id.as_bytes()));
+    let key = |key: &str| Bytes::copy_from_slice(key.as_bytes());
+    for effect in effects {
+        if let Some(second) = effect.strip_prefix("until:") {
+            turn.expires_at_s = second.parse().unwrap();
+        } else if let Some(prefix) = effect.strip_prefix("drop:") {
+            turn.changes.push(RowChange::DropPrefix { prefix: key(prefix) });
+        } else if let Some(deleted) = effect.strip_prefix('-') {
+            turn.changes.push(RowChange::Delete { key: key(deleted) });
+        } else if let Some((put, value)) = effect.split_once('=') {
+            turn.changes.push(RowChange::Put { key: key(put), value: key(value) });
+        } else {
+            match *effect {
+                "recorded" => turn.recorded = true,
+                "refused" => turn.reply = TurnReply::Refused(AgentError::refused("NO", "no")),
+                "failed" => {
+                    let message = "it panicked".to_owned();
+                    turn.reply = TurnReply::Failed { reason: Reason::HandlerPanicked, message };
+                }
+                _ => panic!("no effect: {effect}"),
+            }
+        }
+    }
+    Op::CommitTurn(turn)
+}
+
+/// A turn of message `number` that answers with that number and changes nothing.
+pub fn commit(agent: AgentRef, number: u64) -> CommitTurn {
+    let request = number.to_string();
+    CommitTurn {
+        digest: replies::digest(&agent, "Do", request.as_bytes()),
+        agent,
+        message_id: id(number),
+        expires_at_s: 100,
+        changes: Vec::new(),
+        reply: TurnReply::Response(request.into()),
+        recorded: false,
+    }
+}
+
+fn render(outcome: &Outcome) -> Vec<String> {
+    match outcome {
+        Outcome::Applied(outcomes) => outcomes.iter().map(render_op).collect(),
+        Outcome::Fenced { term, sequence, committed_in, expected_sequence } => {
+            vec![format!("fenced: {term}.{sequence} where {committed_in}.{expected_sequence} is let in")]
+        }
+        Outcome::Unreadable(error) => vec![format!("unreadable: {error}")],
+    }
+}
+
+fn render_op(outcome: &OpOutcome) -> String {
+    match outcome {
+        OpOutcome::Committed => "committed".to_owned(),
+        OpOutcome::Duplicate { digest: _, reply } => format!("duplicate, {}", render_reply(reply)),
+        OpOutcome::RefusedBase => "refused: its base was".to_owned(),
+        OpOutcome::Recorded => "recorded".to_owned(),
+        OpOutcome::RefusedOccupied => "refused: another turn stands there".to_owned(),
+        OpOutcome::Done { more } => if *more { "more" } else { "done" }.to_owned(),
+    }
+}
+
+fn render_reply(reply: &TurnReply) -> String {
+    match reply {
+        TurnReply::Response(response) => format!("answered {}", text(response)),
+        TurnReply::Refused(error) => format!("refused {error}"),
+        TurnReply::Failed { reason, message } => format!("failed {reason}: {message}"),
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn show(region: &Region) -> Vec<String> {
+    let Region { rows, .. } = region;
+    let fence = fence::get(rows).unwrap();
+    let mut recorded = mailbox::all(rows).unwrap().into_iter();
+    let mut lines = vec![format!("fence {}.{}", fence.term, fence.sequence)];
+    for (key, value) in rows {
+        lines.push(match key[0] {
+            0x01 => continue,
+            0x10 => {
+                let (agent, own) = entities::parse(key).unwrap();
+                format!("{} {}={}", agent.key(), text(own), text(value))
+            }
+            0x20 => {
+                let (agent, turn) = recorded.next().unwrap();
+                format!("{} recorded {} seed {}", agent.key(), render_id(turn.message_id), turn.seed)
+            }
+            0x30 | 0x31 => {
+                let message_id = MessageId::from_bytes(&key[1..]).unwrap();
+                let reply = replies::get(rows, message_id).unwrap().unwrap();
+                let until = match reply.expires_at_s {
+                    0 => String::new(),
+                    second => format!(" until {second}"),
+                };
+                format!("id {}{until}: {}", render_id(message_id), render_reply(&reply.reply))
+            }
+            // Checked against the replies by `validate`.
+            0x32 => continue,
+            0x40 => {
+                let (agent, own) = entities::parse(&key[1..]).unwrap();
+                format!("garbage {} {}", agent.key(), text(own))
+            }
+            0x50 => format!("a turn of {} was refused in {}", agent_of(key).key(), number(value)),
+            table => panic!("an unknown table {table:#x}"),
+        });
+    }
+    lines
+}
+
+/// The agent part is laid out alike in all tables.
+fn agent_of(key: &[u8]) -> AgentRef {
+    entities::parse(key).unwrap().0
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    u64::from_be_bytes(bytes.try_into().unwrap())
+}
