@@ -130,3 +130,200 @@ impl Drop for Change {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use afdg_agent::row::Page;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+
+    const ONE: RegionId = RegionId(1);
+    const TWO: RegionId = RegionId(2);
+
+    fn cache() -> Arc<RowCache> {
+        Arc::new(RowCache::new(1 << 20))
+    }
+
+    fn row(number: u64) -> Option<Arc<Row>> {
+        let items = vec![Bytes::copy_from_slice(&number.to_be_bytes())];
+        Some(Arc::new(Row::Page(Page { items })))
+    }
+
+    fn key(text: &str) -> Bytes {
+        Bytes::copy_from_slice(text.as_bytes())
+    }
+
+    fn load(cache: &RowCache, region: RegionId, text: &str, number: u64) {
+        let load = cache.begin_load(text.as_bytes());
+        cache.end_load(&load, region, key(text), row(number));
+    }
+
+    /// A key other than `text` whose changes are counted together with those of `text`.
+    fn neighbour(cache: &RowCache, text: &str) -> String {
+        let stripe = cache.stripe_of(text.as_bytes());
+        (0..).map(|n| format!("n{n}")).find(|other| cache.stripe_of(other.as_bytes()) == stripe).unwrap()
+    }
+
+    #[test]
+    fn a_loaded_row_is_cached_for_its_region_and_so_is_that_there_is_none() {
+        let cache = cache();
+        assert_eq!(cache.get(ONE, &key("a")), None);
+        load(&cache, ONE, "a", 1);
+        let missing = cache.begin_load(b"b");
+        cache.end_load(&missing, ONE, key("b"), None);
+        assert_eq!(cache.get(ONE, &key("a")), Some(row(1)));
+        assert_eq!(cache.get(ONE, &key("b")), Some(None));
+        assert_eq!(cache.get(TWO, &key("a")), None);
+    }
+
+    #[test]
+    fn a_change_takes_its_rows_out_and_no_other() {
+        let cache = cache();
+        for (region, text) in [(ONE, "a"), (ONE, "b"), (TWO, "a")] {
+            load(&cache, region, text, 1);
+        }
+        let change = cache.change(ONE, &[key("a"), key("a"), key("c")]);
+        assert_eq!(cache.get(ONE, &key("a")), None);
+        assert_eq!(cache.get(ONE, &key("b")), Some(row(1)));
+        assert_eq!(cache.get(TWO, &key("a")), Some(row(1)));
+        drop(change);
+        load(&cache, ONE, "a", 2);
+        assert_eq!(cache.get(ONE, &key("a")), Some(row(2)), "named twice, it is on its way once");
+    }
+
+    #[test]
+    fn a_load_that_began_before_a_change_is_not_cached() {
+        let cache = cache();
+        let [ends_during, ends_after] = [cache.begin_load(b"a"), cache.begin_load(b"a")];
+        let change = cache.change(ONE, &[key("a")]);
+        cache.end_load(&ends_during, ONE, key("a"), row(1));
+        assert_eq!(cache.get(ONE, &key("a")), None);
+        drop(change);
+        cache.end_load(&ends_after, ONE, key("a"), row(1));
+        assert_eq!(cache.get(ONE, &key("a")), None);
+        load(&cache, ONE, "a", 2);
+        assert_eq!(cache.get(ONE, &key("a")), Some(row(2)));
+    }
+
+    #[test]
+    fn a_load_that_began_during_a_change_is_not_cached() {
+        let cache = cache();
+        let change = cache.change(ONE, &[key("a")]);
+        let [ends_during, ends_after] = [cache.begin_load(b"a"), cache.begin_load(b"a")];
+        cache.end_load(&ends_during, ONE, key("a"), row(1));
+        assert_eq!(cache.get(ONE, &key("a")), None);
+        drop(change);
+        cache.end_load(&ends_after, ONE, key("a"), row(1));
+        assert_eq!(cache.get(ONE, &key("a")), None);
+    }
+
+    #[test]
+    fn changes_that_overlap_on_one_stripe_end_one_by_one() {
+        let cache = cache();
+        let other = neighbour(&cache, "a");
+        let first = cache.change(ONE, &[key("a")]);
+        let second = cache.change(TWO, &[key(&other)]);
+        drop(first);
+        let load_beside = cache.begin_load(b"a");
+        cache.end_load(&load_beside, ONE, key("a"), row(1));
+        assert_eq!(cache.get(ONE, &key("a")), None, "the other region's change is still on its way");
+        drop(second);
+        cache.end_load(&load_beside, ONE, key("a"), row(1));
+        assert_eq!(cache.get(ONE, &key("a")), None);
+        load(&cache, ONE, "a", 2);
+        load(&cache, TWO, &other, 3);
+        assert_eq!(cache.get(ONE, &key("a")), Some(row(2)));
+        let third = cache.change(TWO, &[key(&other)]);
+        assert_eq!(cache.get(ONE, &key("a")), Some(row(2)), "only the changed row leaves");
+        assert_eq!(cache.get(TWO, &key(&other)), None);
+        drop(third);
+    }
+
+    #[test]
+    fn a_change_of_nothing_holds_no_load_back() {
+        let cache = cache();
+        let loading = cache.begin_load(b"a");
+        let change = cache.change(ONE, &[]);
+        cache.end_load(&loading, ONE, key("a"), row(1));
+        assert_eq!(cache.get(ONE, &key("a")), Some(row(1)));
+        drop(change);
+    }
+
+    #[test]
+    fn a_region_is_forgotten_with_the_loads_that_were_under_way() {
+        let cache = cache();
+        for (region, text) in [(ONE, "a"), (ONE, "b"), (TWO, "a")] {
+            load(&cache, region, text, 1);
+        }
+        let loading = cache.begin_load(b"c");
+        cache.forget(ONE);
+        assert_eq!((cache.get(ONE, &key("a")), cache.get(ONE, &key("b"))), (None, None));
+        assert_eq!(cache.get(TWO, &key("a")), Some(row(1)));
+        cache.end_load(&loading, ONE, key("c"), row(1));
+        assert_eq!(cache.get(ONE, &key("c")), None);
+        load(&cache, ONE, "c", 2);
+        assert_eq!(cache.get(ONE, &key("c")), Some(row(2)), "and it is filled anew");
+    }
+
+    #[test]
+    fn the_cache_is_bounded_in_bytes() {
+        let cache = RowCache::new(50_000);
+        for n in 0..1_000 {
+            let large = Some(Arc::new(Row::Page(Page { items: vec![vec![0; 1_000].into()] })));
+            let load = cache.begin_load(b"a");
+            cache.end_load(&load, ONE, key(&format!("k{n}")), large);
+        }
+        cache.rows.run_pending_tasks();
+        assert!(cache.rows.weighted_size() <= 50_000, "{} bytes are cached", cache.rows.weighted_size());
+        assert!(cache.rows.entry_count() > 10);
+    }
+
+    #[test]
+    fn no_reader_sees_an_older_row_after_a_newer_one() {
+        let (cache, ended) = (cache(), AtomicBool::new(false));
+        let stored: Vec<AtomicU64> = (0..4).map(|_| AtomicU64::new(0)).collect();
+        let number_of =
+            |row: Option<Arc<Row>>| u64::from_be_bytes(row.unwrap().items()[0].as_ref().try_into().unwrap());
+        std::thread::scope(|scope| {
+            let read = || {
+                let (mut seen, mut from_cache) = ([0; 4], 0);
+                while !ended.load(SeqCst) {
+                    for (place, stored) in stored.iter().enumerate() {
+                        let key = key(&format!("k{place}"));
+                        let number = match cache.get(ONE, &key) {
+                            Some(row) => {
+                                from_cache += 1;
+                                number_of(row)
+                            }
+                            None => {
+                                let load = cache.begin_load(&key);
+                                let number = stored.load(SeqCst);
+                                std::thread::yield_now();
+                                cache.end_load(&load, ONE, key, row(number));
+                                number
+                            }
+                        };
+                        assert!(number >= seen[place], "{number} after {}", seen[place]);
+                        seen[place] = number;
+                    }
+                }
+                from_cache
+            };
+            let readers: Vec<_> = (0..3).map(|_| scope.spawn(read)).collect();
+            for round in 1..5_000 {
+                let places = [round as usize % 4, round as usize / 4 % 4];
+                let change = cache.change(ONE, &places.map(|place| key(&format!("k{place}"))));
+                for place in places {
+                    stored[place].store(round, SeqCst);
+                }
+                drop(change);
+                if round % 16 == 0 {
+                    std::thread::yield_now();
+                }
+            }
+            ended.store(true, SeqCst);
+            let from_cache: u64 = readers.into_iter().map(|reader| reader.join().unwrap()).sum();
+            assert!(from_cache > 0, "nothing was ever read from the cache");
+        });
+    }
+}

@@ -57,13 +57,16 @@ pub async fn reconcile(regions: Regions, replicas: ReplicaHost, here: Surroundin
     loop {
         let now = Arc::clone(&routes.borrow_and_update());
         for route in now.regions.values().filter(|route| route.replicas.contains(&here.node)) {
-            if regions.get(route.id).is_none() {
+            if regions.get(route.id).is_none() && !here.tasks.is_failing() {
                 start(&regions, &replicas, &here, route.id).await;
             }
             form(&regions, &here, &now, route).await;
             hand_back_lead(&regions, &here, route, &mut in_step_since).await;
         }
-        let _ = tokio::time::timeout(LOOK_EVERY, routes.changed()).await;
+        // The routes end when the node drains, and this task with it.
+        if let Ok(Err(_)) = tokio::time::timeout(LOOK_EVERY, routes.changed()).await {
+            return;
+        }
     }
 }
 

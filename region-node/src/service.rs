@@ -23,7 +23,9 @@ use tokio::{
 use tonic::{Request, Response, Status, Streaming};
 
 /// Messages of one connection whose outcomes are not written yet; past it, reading pauses.
-const CONNECTION_MESSAGES_MAX: usize = 16_384;
+///
+/// More than one region takes, so that a region that is stuck does not stop the others' messages.
+const CONNECTION_MESSAGES_MAX: usize = 4 * limits::REGION_IN_FLIGHT_MESSAGES_MAX;
 /// Outcomes in one frame at most.
 const FRAME_OUTCOMES_MAX: usize = 1_024;
 
@@ -72,7 +74,11 @@ impl RegionNode for RegionService {
         let request = request.into_inner();
         let handle = self.leading(request.region).map_err(|status| *status)?;
         handle.replica.linearize().await.map_err(|_| of_grid_error(&not_leader()))?;
-        inspect::list_agents(&handle, &request).map(Response::new).map_err(|error| of_grid_error(&error))
+        // Many reads of stored rows: not on a thread that serves.
+        let listed = tokio::task::spawn_blocking(move || inspect::list_agents(&handle, &request)).await;
+        let listed =
+            listed.map_err(|error| of_grid_error(&GridError::new(Reason::Internal, error.to_string())))?;
+        listed.map(Response::new).map_err(|error| of_grid_error(&error))
     }
 
     async fn inspect_agent(

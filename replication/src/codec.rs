@@ -225,19 +225,28 @@ pub fn encode_append_request(request: &AppendRequest) -> Bytes {
     })
 }
 
+/// None after the last of all indexes.
+fn index_after(last: Option<u64>) -> Option<u64> {
+    last.map_or(Some(0), |last| last.checked_add(1))
+}
+
 pub fn decode_append_request(bytes: &[u8]) -> Result<AppendRequest, CodecError> {
     let request: AppendRequestBytes = decode("an append request", bytes)?;
     let entries: Result<Vec<Entry>, CodecError> =
         request.entries.into_iter().map(EntryBytes::into_entry).collect();
     let entries = entries?;
-    let mut next = request.prev.map_or(0, |prev| prev.index + 1);
-    for entry in &entries {
+    let mut last = request.prev.map(|prev| prev.index);
+    for index in entries.iter().map(RaftEntry::index) {
         // Raft takes the indexes for granted: a gap from a broken peer must not reach it.
-        if entry.log_id.index() != next {
-            let why = format!("entry {} stands where {next} belongs", entry.log_id.index());
+        if Some(index) != index_after(last) {
+            let why = format!("entry {index} stands right after {last:?}");
             return Err(CodecError::Malformed { what: "an append request", why });
         }
-        next += 1;
+        last = Some(index);
+    }
+    if index_after(last).is_none() {
+        let why = "no index is left for a next entry".to_owned();
+        return Err(CodecError::Malformed { what: "an append request", why });
     }
     Ok(AppendRequest {
         vote: request.vote.into(),

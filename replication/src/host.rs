@@ -14,7 +14,7 @@ use afdg_proto::peer_auth::PeerToken;
 use afdg_runtime::{OnEnd, Tasks, World};
 use openraft::{Config, SnapshotPolicy};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -42,7 +42,7 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { heartbeat_ms: 150, election_min_ms: 600, election_max_ms: 1_200 }
+        Self { heartbeat_ms: 120, election_min_ms: 500, election_max_ms: 900 }
     }
 }
 
@@ -94,6 +94,8 @@ struct Shared {
     service: PeerService,
     tasks: Tasks,
     recovered: Mutex<BTreeMap<u64, RecoveredGroup>>,
+    /// Groups that were opened, well or not.
+    opened: Mutex<BTreeSet<u64>>,
     groups: Mutex<BTreeMap<u64, ScheduledGroup>>,
 }
 
@@ -144,6 +146,7 @@ impl ReplicaHost {
                 service: PeerService::default(),
                 tasks: tasks.clone(),
                 recovered: Mutex::new(recovered),
+                opened: Mutex::default(),
                 groups: Mutex::default(),
                 config,
             }),
@@ -168,7 +171,7 @@ impl ReplicaHost {
 
     /// The service that peers call, to be added to the server.
     pub fn peer_endpoint(&self) -> PeerEndpoint {
-        self.shared.service.endpoint(self.shared.config.peer_token.clone())
+        self.shared.service.endpoint(self.server_id(), self.shared.config.peer_token.clone())
     }
 
     /// Groups that the folder held when it was opened.
@@ -186,6 +189,22 @@ impl ReplicaHost {
         self.shared.wal.status().bytes
     }
 
+    /// Whether `dirty_bytes` of one group, or the log, are so far past what starts a checkpoint that no more
+    /// should be taken in.
+    pub(crate) fn is_behind(&self, dirty_bytes: usize) -> bool {
+        /// Times the sizes that start a checkpoint.
+        const BEHIND_FACTOR: usize = 6;
+        let policy = self.shared.config.checkpoints;
+        dirty_bytes > BEHIND_FACTOR * policy.group_dirty_bytes
+            || self.wal_bytes() > BEHIND_FACTOR as u64 * policy.wal_bytes
+    }
+
+    /// How long a replica that was just started may neither stand for election nor vote: as long as it may
+    /// have promised an earlier leader not to, before it stopped.
+    pub(crate) fn vote_pause(&self) -> Duration {
+        Duration::from_millis(self.shared.config.timing.election_max_ms)
+    }
+
     pub(crate) fn raft_config(&self) -> Arc<Config> {
         Arc::clone(&self.shared.raft_config)
     }
@@ -198,9 +217,15 @@ impl ReplicaHost {
         PeerNetworks { group, links: self.shared.links.clone() }
     }
 
-    pub(crate) fn open_group(&self, group: u64) -> Result<(LogStore, Arc<RowStore>), StartError> {
+    /// What the folder holds of the group, and whether it held any of it.
+    pub(crate) fn open_group(&self, group: u64) -> Result<(LogStore, Arc<RowStore>, bool), StartError> {
         let failed = |why: String| StartError::Group { group, why };
+        if !lock(&self.shared.opened).insert(group) {
+            // What was recovered of it is taken: a second time it would look like a new one, without its vote.
+            return Err(failed("it was opened before".to_owned()));
+        }
         let recovered = lock(&self.shared.recovered).remove(&group);
+        let known = recovered.is_some();
         let purged =
             recovered.as_ref().and_then(|recovered| recovered.purged.as_ref().map(|(index, _)| *index));
         let log = LogStore::new(group, self.shared.wal.clone(), recovered)
@@ -220,7 +245,7 @@ impl ReplicaHost {
                 purged,
             )));
         }
-        Ok((log, Arc::new(rows)))
+        Ok((log, Arc::new(rows), known))
     }
 
     pub(crate) fn register(
@@ -302,6 +327,8 @@ fn raft_config(timing: Timing) -> Result<Config, String> {
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX,
         enable_pre_vote: Some(true),
+        // Switched on a while after the start: see `vote_pause`.
+        enable_elect: false,
         // A leader that restarts must not lead on without an election: its rows may be behind.
         enable_leader_restore: Some(false),
         backoff: "20ms 40ms 80ms ...200ms".to_owned(),

@@ -22,6 +22,8 @@ mod raft_types;
 mod replica;
 pub mod row_store;
 mod state_machine;
+#[cfg(test)]
+mod tests;
 pub mod wal;
 
 pub use host::{CheckpointPolicy, HostConfig, ReplicaHost, StartError, Timing};

@@ -35,8 +35,10 @@ struct GroupLog {
 }
 
 impl GroupLog {
+    /// Where [`Self::entries`] begins, or would: a log that was never purged may begin anywhere.
     fn first_index(&self) -> u64 {
-        self.purged.as_ref().map_or(0, |purged| purged.index() + 1)
+        let next = || self.purged.as_ref().map_or(0, |purged| purged.index() + 1);
+        self.entries.front().map_or_else(next, RaftEntry::index)
     }
 
     fn slice(&self, start: u64, end: u64) -> impl Iterator<Item = &Entry> {

@@ -24,8 +24,9 @@ use openraft::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 type MachineRaft<M> = Raft<Types, StateMachine<M>>;
 
@@ -84,8 +85,10 @@ impl<M: Machine> Replica<M> {
         machine: M,
         observer: Box<dyn Observer<M::Outcome>>,
     ) -> Result<Self, StartError> {
-        let (log, rows) = host.open_group(group)?;
-        Self::start_on(host, group, machine, observer, log, rows).await
+        let (log, rows, known) = host.open_group(group)?;
+        // A new replica has promised nothing to anybody.
+        let votes_from = Instant::now() + if known { host.vote_pause() } else { Duration::ZERO };
+        Self::start_on(host, group, machine, observer, (log, rows), votes_from).await
     }
 
     async fn start_on(
@@ -93,8 +96,8 @@ impl<M: Machine> Replica<M> {
         group: u64,
         machine: M,
         observer: Box<dyn Observer<M::Outcome>>,
-        log: LogStore,
-        rows: Arc<RowStore>,
+        (log, rows): (LogStore, Arc<RowStore>),
+        votes_from: Instant,
     ) -> Result<Self, StartError> {
         let failed = |error: &dyn std::fmt::Display| StartError::Group { group, why: error.to_string() };
         let checkpointer = host.checkpointer();
@@ -105,7 +108,13 @@ impl<M: Machine> Replica<M> {
             .map_err(|error| failed(&error))?;
         let lead = watch_lead(host, group, &raft);
         let replica = Self { raft, group, rows, checkpointer, lead, host: host.clone() };
-        host.register(group, Arc::new(Handler { raft: replica.raft.clone() }), Arc::new(replica.clone()));
+        let elections = replica.raft.clone();
+        host.tasks().spawn("allow-elections", afdg_runtime::OnEnd::PanicStopsServer, async move {
+            tokio::time::sleep_until(votes_from).await;
+            elections.runtime_config().elect(true);
+        });
+        let handler = Handler { raft: replica.raft.clone(), votes_from };
+        host.register(group, Arc::new(handler), Arc::new(replica.clone()));
         Ok(replica)
     }
 
@@ -229,8 +238,17 @@ impl<M: Machine> Replica<M> {
         progress.filter(|(id, matched)| **id != metrics.id && in_step(matched)).map(|(id, _)| *id).collect()
     }
 
-    /// Asks the group to be led by `to`; returns before it is.
+    /// Whether checkpoints don't keep up with what is applied, so that memory and the log would grow.
+    pub fn storage_is_behind(&self) -> bool {
+        self.host.is_behind(self.rows.dirty_bytes())
+    }
+
+    /// Asks the group to be led by `to`; returns before it is. Nothing happens if this replica is `to`:
+    /// openraft would wait for ever to be followed by itself.
     pub async fn transfer_leader(&self, to: u64) -> Result<(), WriteError> {
+        if to == self.host.server_id() {
+            return Ok(());
+        }
         self.raft.trigger().transfer_leader(to).await.map_err(|error| WriteError::Stopped(error.to_string()))
     }
 
@@ -307,14 +325,19 @@ fn watch_lead<M: Machine>(host: &ReplicaHost, group: u64, raft: &MachineRaft<M>)
 
 struct Handler<M: Machine> {
     raft: MachineRaft<M>,
+    /// Before it stopped this replica may have promised a leader to vote for nobody else for a while; the
+    /// leader reads by that promise, and openraft does not remember it.
+    votes_from: Instant,
 }
 
 impl<M: Machine> GroupHandler for Handler<M> {
     fn handle(&self, kind: PeerKind, body: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
         let raft = self.raft.clone();
+        let votes = Instant::now() >= self.votes_from;
         async move {
             let text = |error: &dyn std::fmt::Display| error.to_string();
             match kind {
+                PeerKind::Vote | PeerKind::PreVote if !votes => Err("it has just started".to_owned()),
                 PeerKind::Append => {
                     let request = codec::decode_append_request(&body).map_err(|error| text(&error))?;
                     let response = raft.append_entries(request).await.map_err(|error| text(&error))?;
@@ -353,6 +376,10 @@ impl<M: Machine> GroupHandler for Handler<M> {
         async move {
             let vote = codec::decode_vote(&header.vote).map_err(|error| error.to_string())?;
             let meta = codec::decode_snapshot_meta(&header.meta).map_err(|error| error.to_string())?;
+            // What can't be read must not reach openraft, for which a failed install is fatal.
+            for chunk in &chunks {
+                codec::decode_rows(chunk).map_err(|error| error.to_string())?;
+            }
             let snapshot = Snapshot { meta, snapshot: SnapshotRows::Received(chunks) };
             let response =
                 raft.install_full_snapshot(vote, snapshot).await.map_err(|error| error.to_string())?;

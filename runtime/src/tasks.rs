@@ -9,6 +9,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub enum OnEnd {
     /// It has finished its work; nothing follows. A panic is logged.
     Finish,
+    /// It may end; but a panic leaves work undone that others wait for, and stops the server.
+    PanicStopsServer,
     /// The server can't go on without it: any end before the drain, and a panic, stop the server.
     StopServer,
 }
@@ -62,10 +64,10 @@ impl Tasks {
             let failed = match (&result, on_end) {
                 (Err(error), _) if error.is_panic() => {
                     tracing::error!(task = name, %error, "a task panicked");
-                    on_end == OnEnd::StopServer
+                    on_end != OnEnd::Finish
                 }
                 (_, OnEnd::StopServer) => !this.drain.is_cancelled(),
-                (_, OnEnd::Finish) => false,
+                (_, OnEnd::Finish | OnEnd::PanicStopsServer) => false,
             };
             if failed {
                 this.fail(format!("the task '{name}' ended"));
@@ -80,6 +82,11 @@ impl Tasks {
             failure.get_or_insert(why);
             first
         });
+    }
+
+    /// Whether something the server can't go on without has failed.
+    pub fn is_failing(&self) -> bool {
+        self.failure.borrow().is_some()
     }
 
     /// Resolves with the reason once the server can't go on.

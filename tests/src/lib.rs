@@ -1,14 +1,18 @@
-//! What tests of whole grids share: a grid in one process, and a plain gRPC client.
+//! What tests of whole grids share: a grid in one process, a grid of real processes, and plain gRPC clients.
 
 pub mod client;
+pub mod processes;
 
 use afdg_agent::NativeHost;
-use afdg_dev_grid::{DevGrid, DevGridOptions};
+use afdg_dev_grid::{DevGrid, DevGridOptions, Probe};
 use std::{sync::Arc, time::Duration};
 use tempfile::TempDir;
 
 /// Bound of everything that a test waits for.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A counter that does not exist yet reads as 0.
+pub const PROBE: Probe = Probe { agent_type: "counter.v1.Counter", method: "Get" };
 
 /// The agents of the examples.
 pub fn example_agents() -> Arc<NativeHost> {
@@ -30,9 +34,8 @@ pub async fn grid(change: impl FnOnce(&mut DevGridOptions)) -> anyhow::Result<(D
         .with_test_writer()
         .try_init();
     let folder = tempfile::tempdir()?;
-    let mut options = DevGridOptions::new(folder.path().to_owned());
+    let mut options = DevGridOptions::new(example_agents(), PROBE);
+    options.data = Some(folder.path().to_owned());
     change(&mut options);
-    let grid = DevGrid::start(options, example_agents()).await?;
-    grid.ready(PATIENCE).await?;
-    Ok((grid, folder))
+    Ok((DevGrid::start(options).await?, folder))
 }

@@ -64,7 +64,7 @@ async fn an_agent_answers_remembers_and_calls_others() -> Result<()> {
     let add_many = AddManyRequest { fanout: "f".to_owned(), counters, delta: 3 };
     let sum: AddManyResponse = client.call("/counter.v1.Fanout/AddMany", add_many).await?;
     assert_eq!(sum.sum, 30);
-    grid.drain().await;
+    grid.stop().await;
     Ok(())
 }
 
@@ -98,6 +98,6 @@ async fn the_death_of_a_leader_loses_nothing_and_repeats_nothing() -> Result<()>
         sum += client.call::<_, Count>("/counter.v1.Counter/Get", request).await?.value;
     }
     assert_eq!(sum, i64::from(number));
-    grid.drain().await;
+    grid.stop().await;
     Ok(())
 }

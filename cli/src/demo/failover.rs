@@ -1,9 +1,11 @@
 //! Half-way through the feeding, the region node that leads most regions is stopped; later it is started
 //! again. Nothing may be lost, nothing counted twice.
 
-use crate::{admin, client::Client, dev::DevGrid, failure::tell};
+use crate::{dev, failure::tell};
+use afdg_dev_grid::DevGrid;
+use anyhow::Context;
 use serde::Serialize;
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 use tokio::sync::watch;
 
 /// The node is started again once this part of all messages went on without it.
@@ -40,28 +42,23 @@ impl fmt::Display for Failover {
 /// there is no grid to do it to, or if it could not be done, which is told.
 pub async fn half_way(
     grid: Option<&mut DevGrid>,
-    client: &Client,
     rows: u64,
     mut recorded: watch::Receiver<u64>,
 ) -> Option<Failover> {
     let grid = grid?;
     reached(&mut recorded, rows / 2).await;
-    let done = match busiest(client).await {
-        Ok((node, regions_led)) => stop_and_start(grid, node, regions_led, rows, recorded).await,
-        Err(error) => Err(error),
-    };
+    let done = stop_and_start(grid, rows, recorded).await;
     done.inspect_err(|error| tell(format_args!("no leader was stopped: {error:#}"))).ok()
 }
 
 async fn stop_and_start(
     grid: &mut DevGrid,
-    node: String,
-    regions_led: usize,
     rows: u64,
     mut recorded: watch::Receiver<u64>,
 ) -> anyhow::Result<Failover> {
+    let (node, regions_led) = grid.busiest_node().context("no region node runs")?;
     let stopped_at_message = *recorded.borrow();
-    grid.stop_node(&node).await?;
+    grid.stop_node(&node).await.map_err(dev::failure)?;
     reached(&mut recorded, (stopped_at_message + rows / WITHOUT_PART).min(rows)).await;
     let at = *recorded.borrow();
     let started_again_at_message = match grid.start_node(&node).await {
@@ -78,20 +75,4 @@ async fn stop_and_start(
 async fn reached(recorded: &mut watch::Receiver<u64>, count: u64) {
     // An error means that the feeding has ended.
     let _ = recorded.wait_for(|recorded| *recorded >= count).await;
-}
-
-/// The name of the node that leads most regions, and how many.
-async fn busiest(client: &Client) -> anyhow::Result<(String, usize)> {
-    let mut leads = BTreeMap::<u64, usize>::new();
-    for region in admin::region::fetch(client).await? {
-        if region.leader != 0 {
-            *leads.entry(region.leader).or_default() += 1;
-        }
-    }
-    let nodes = admin::node::fetch(client).await?;
-    let busiest = leads.into_iter().max_by_key(|(_, regions)| *regions);
-    let found = busiest.and_then(|(id, regions)| {
-        nodes.iter().find(|node| node.id == id).map(|node| (node.name.clone(), regions))
-    });
-    found.ok_or_else(|| anyhow::anyhow!("no region has a leader that is known"))
 }

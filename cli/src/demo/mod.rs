@@ -17,11 +17,11 @@ mod report;
 use crate::{
     arguments::{Format, OutputArgs},
     client::{Client, Pipe},
-    dev::{DevGrid, DevOptions, Wanted},
-    environment,
+    dev, environment,
     failure::{tell, usage},
     output::Output,
 };
+use afdg_dev_grid::DevGrid;
 use afdg_runtime::{Entropy, SystemEntropy, process};
 use afdg_types::limits::PIPE_IN_FLIGHT_CALLS_MAX;
 use clap::Args;
@@ -132,8 +132,7 @@ impl Work<'_> {
         no_failover: bool,
     ) -> anyhow::Result<Report> {
         tell("starting a development grid ...");
-        let options = DevOptions { listen: "127.0.0.1:0".to_owned(), wanted: Wanted::default(), data: None };
-        let mut grid = DevGrid::start(options).await?;
+        let mut grid = dev::start(dev::options()).await?;
         let size = grid.size();
         let client = Client::connect_to(&grid.endpoint()).await?;
         let own = (!no_failover).then_some(&mut grid);
@@ -161,7 +160,7 @@ impl Work<'_> {
         let recorded = watch::Sender::new(0);
         let rows = u64::from(self.purchases.rows);
         let watching = tokio::spawn(follow(progress_bar(rows, "recorded"), recorded.subscribe()));
-        let half_way = failover::half_way(own, client, rows, recorded.subscribe());
+        let half_way = failover::half_way(own, rows, recorded.subscribe());
         let feed = feed::feed(self.purchases, &names, &calls, self.in_flight, recorded);
         let (fed, failover) = tokio::join!(feed, half_way);
         watching.abort();

@@ -1,12 +1,13 @@
 //! `afdg dev`: the command.
 
-use super::{DevGrid, DevOptions, layout::Wanted};
+use super::{Ready, options, start};
 use crate::{
     arguments::ENDPOINT_DEFAULT,
     environment,
     failure::{ServerFailed, usage},
     output::{Output, Table},
 };
+use afdg_dev_grid::{DevGrid, DevGridOptions, Size};
 use afdg_runtime::process;
 use anyhow::Context;
 use clap::Args;
@@ -63,20 +64,21 @@ pub async fn run(args: DevArgs, output: &mut Output) -> anyhow::Result<u8> {
     if let Err(why) = process::init_tracing(&args.log, false) {
         return usage(why);
     }
-    let options = DevOptions {
+    let options = DevGridOptions {
         listen: args.listen.clone(),
-        wanted: Wanted { catalogs: args.catalogs, nodes: args.nodes, regions: args.regions },
+        size: Size { catalogs: args.catalogs, nodes: args.nodes, regions: args.regions },
         data: args.data.clone(),
+        ..options()
     };
     let end = ending(args.until_stdin_closes);
     tokio::pin!(end);
     // The servers' tasks end with the process if it is told to stop while they start.
     let grid = tokio::select! {
-        grid = DevGrid::start(options) => grid?,
+        grid = start(options) => grid?,
         ended = &mut end => return ended.map(|()| process::EXIT_OK),
     };
     if let Some(file) = &args.ready_file {
-        let written = grid.ready().write(file);
+        let written = Ready::of(&grid).write(file);
         written.with_context(|| format!("the ready file {} can't be written", file.display()))?;
     }
     banner(&grid, output)?;

@@ -1,14 +1,10 @@
-//! `afdg dev`: a whole grid in one process, for development, demo and bench.
-//!
-//! Catalog servers, region nodes and an extension, each as it would run by itself, over loopback.
+//! `afdg dev`: a whole grid in one process, for development, demo and bench. The grid itself is
+//! `afdg-dev-grid`; here stands what a person at a terminal and a script see of it.
 
 mod command;
-mod grid;
-mod layout;
-mod probe;
 mod ready;
+mod start;
 
 pub use command::{DevArgs, run};
-pub use grid::{DevGrid, DevOptions};
-pub use layout::Wanted;
 pub use ready::Ready;
+pub use start::{failure, options, start};

@@ -1,5 +1,6 @@
 //! The ready file: says to other programs that calls succeed, and where.
 
+use afdg_dev_grid::DevGrid;
 use serde::{Deserialize, Serialize};
 use std::{io, path::Path};
 
@@ -21,6 +22,23 @@ pub struct Server {
 }
 
 impl Ready {
+    pub fn of(grid: &DevGrid) -> Self {
+        let named = |name: &str, addresses: &[String]| {
+            let servers = (1..).zip(addresses).map(|(number, address): (u32, _)| Server {
+                name: format!("{name}-{number}"),
+                address: address.clone(),
+            });
+            servers.collect()
+        };
+        let layout = grid.layout();
+        Self {
+            endpoint: grid.endpoint(),
+            pid: std::process::id(),
+            catalogs: named("catalog", &layout.catalogs),
+            nodes: named("node", &layout.nodes),
+        }
+    }
+
     /// Who sees the file sees all of it.
     pub fn write(&self, file: &Path) -> io::Result<()> {
         let mut name = file.file_name().unwrap_or_default().to_owned();

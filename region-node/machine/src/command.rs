@@ -12,7 +12,7 @@ const VERSION: u8 = 1;
 pub struct Command {
     /// The term in which the proposer led.
     pub term: u64,
-    /// Counts the proposer's entries of this term from 1.
+    /// Counts the proposer's entries: see [`crate::table::fence`].
     pub sequence: u64,
     pub ops: Vec<Op>,
 }

@@ -49,7 +49,7 @@ impl RegionMachine {
             Err(error) => return Ok(Outcome::Unreadable(error)),
         };
         let expected_sequence = self.fence.next_in(term);
-        if command.term != term || command.sequence != expected_sequence {
+        if command.term != term || !self.fence.lets_in(term, command.sequence) {
             let Command { term: proposed_in, sequence, .. } = command;
             return Ok(Outcome::Fenced {
                 term: proposed_in,
@@ -58,9 +58,10 @@ impl RegionMachine {
                 expected_sequence,
             });
         }
-        if self.any_refused && term != self.fence.term {
-            refusals::forget_before(rows, term)?;
-            self.any_refused = refusals::any(rows)?;
+        // A new leadership has read the rows as they are: what it runs is based on nothing refused.
+        if self.any_refused && (term != self.fence.term || Fence::begins(command.sequence)) {
+            refusals::forget_all(rows)?;
+            self.any_refused = false;
         }
         self.fence = Fence { term, sequence: command.sequence };
         fence::put(rows, self.fence)?;

@@ -110,3 +110,50 @@ pub fn refuse(chain: &[AgentRef], agent: &AgentRef) -> Option<GridError> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::executor::testing::router;
+
+    fn agents(count: usize) -> Vec<AgentRef> {
+        (0..count).map(|number| AgentRef::new("t.T", &number.to_string()).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_call_that_would_wait_for_itself_is_refused_with_the_way_round() {
+        let chain = agents(3);
+        for agent in &chain {
+            let error = refuse(&chain, agent).unwrap();
+            assert_eq!(error.reason, Reason::CallCycle);
+            let way = format!("t.T/0 -> t.T/1 -> t.T/2 -> {agent}");
+            assert_eq!(error.metadata["chain"], way);
+            assert!(error.message.contains(&way), "{}", error.message);
+        }
+        assert_eq!(refuse(&chain, &"t.T/3".parse().unwrap()), None);
+        assert_eq!(refuse(&chain, &"t.U/1".parse().unwrap()), None);
+        assert_eq!(refuse(&[], &chain[0]), None);
+    }
+
+    #[test]
+    fn a_chain_has_a_bound() {
+        let most = agents(limits::CALL_CHAIN_AGENTS_MAX);
+        let new = "t.T/new".parse().unwrap();
+        assert_eq!(refuse(&most[1..], &new), None);
+        assert_eq!(refuse(&most, &new).unwrap().reason, Reason::CallChainTooLong);
+        assert_eq!(refuse(&most, &most[5]).unwrap().reason, Reason::CallCycle, "a cycle stays one");
+    }
+
+    #[tokio::test]
+    async fn a_refused_call_does_not_leave() {
+        let chain = agents(2);
+        let id = MessageId::from_router(1, 1);
+        let calls = Calls::new(id, chain.clone(), "t.T/own".parse().unwrap(), router(), None);
+        for agent in ["t.T/0", "t.T/1", "t.T/own"] {
+            let error = calls.call(0, agent.parse().unwrap(), "Do", Bytes::new()).await.unwrap_err();
+            let CallError::Grid(error) = error else { panic!("an agent answered: {error}") };
+            assert_eq!(error.reason, Reason::CallCycle, "{agent}");
+        }
+        assert!(!calls.have_left());
+    }
+}

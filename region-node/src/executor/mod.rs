@@ -51,3 +51,8 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_else(|| "without a text".to_owned());
     text.chars().take(PANIC_TEXT_CHARS_MAX).collect()
 }
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

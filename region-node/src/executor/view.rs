@@ -247,3 +247,6 @@ impl TurnView for View {
         self.calls.call(ordinal, agent, method, request).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::executor::calls;
 use afdg_region_machine::{
-    op::KeepId,
+    op::{CommitTurn, KeepId},
     table::{
         mailbox::RecordedTurn,
         replies::{self, Reply, TurnReply},
@@ -16,6 +16,10 @@ use afdg_region_machine::{
 use afdg_types::{AgentRef, CallError, GridError, MessageIdKind, Reason, Slot, limits};
 use bytes::Bytes;
 
+/// Callers that may wait for the answer to one message.
+const WAITERS_MAX: usize = 64;
+/// Kept ids that wait to be written at most; an id that finds no place is kept the next time it is seen.
+const KEEP_IDS_MAX: usize = 1_024;
 /// An id that is seen again is kept longer only if that adds this much, so that a flood of repeats does
 /// not write one entry each.
 const KEEP_STEP_S: u64 = 3_600;
@@ -41,14 +45,22 @@ impl Owner {
             return Err(GridError::new(Reason::Draining, "this node is stopping; another one takes over"));
         }
         let slot = Slot::of(&admission.agent);
-        if !self.slots.iter().any(|range| range.contains(slot)) {
+        // Before the catalog was heard of, after a restart of both, the slots are as they were: the sender's
+        // word is taken, whose routes are newer than none.
+        if !self.slots.is_empty() && !self.slots.iter().any(|range| range.contains(slot)) {
             let text = format!("slot {slot} of {} is not in region {}", admission.agent, self.region);
             return Err(GridError::new(Reason::StaleRoute, text));
         }
-        let room = leading.messages < limits::REGION_IN_FLIGHT_MESSAGES_MAX
-            && leading.message_bytes + admission.request.len() <= limits::REGION_IN_FLIGHT_BYTES_MAX;
+        // Who is called by an agent that waits finds more room than whoever called that agent: the deepest
+        // calls always get in, and with their end make room for the others.
+        let share = 1 + admission.chain.len();
+        let room = leading.messages < share * limits::REGION_IN_FLIGHT_MESSAGES_MAX
+            && leading.message_bytes + admission.request.len() <= share * limits::REGION_IN_FLIGHT_BYTES_MAX;
         if !room {
             return Err(overloaded("the region has as many messages in flight as it takes"));
+        }
+        if self.storage_behind && admission.chain.is_empty() {
+            return Err(overloaded("the node's checkpoints are behind"));
         }
         if let Some(error) = calls::refuse(&admission.chain, &admission.agent) {
             return Err(error);
@@ -80,12 +92,7 @@ impl Owner {
     fn enter(&mut self, admission: Admission, read_only: bool) {
         let Some(leading) = self.leading.as_mut() else { return };
         if !leading.ready {
-            if leading.early.len() >= limits::REGION_IN_FLIGHT_MESSAGES_MAX {
-                admission.reply_to.refuse(overloaded("the region's new leader is not ready"));
-            } else {
-                leading.early.push(admission);
-            }
-            return;
+            return self.keep_early(admission);
         }
         if read_only {
             leading.messages += 1;
@@ -98,9 +105,25 @@ impl Owner {
         }
     }
 
+    /// Keeps a message until the new leader is ready.
+    fn keep_early(&mut self, admission: Admission) {
+        let Some(leading) = self.leading.as_mut() else { return };
+        let bytes = leading.early_bytes + admission.request.len();
+        if leading.early.len() >= limits::REGION_IN_FLIGHT_MESSAGES_MAX
+            || bytes > limits::REGION_IN_FLIGHT_BYTES_MAX
+        {
+            return admission.reply_to.refuse(overloaded("the region's new leader is not ready"));
+        }
+        leading.early_bytes = bytes;
+        leading.early.push(admission);
+    }
+
     /// A read-only message that could not run beside others takes a turn of its own.
     pub(super) fn admit_as_turn(&mut self, admission: Admission) {
         match self.check(&admission) {
+            Ok(_) if self.leading.as_ref().is_some_and(|leading| !leading.ready) => {
+                self.keep_early(admission)
+            }
             Ok(_) => {
                 if let Some(admission) = self.answer_known(admission) {
                     self.enqueue(admission);
@@ -119,7 +142,9 @@ impl Owner {
         let digest = replies::digest(&admission.agent, &admission.method, &admission.request);
         let leading = self.leading.as_mut()?;
         if let Some(waiters) = leading.waiters.get_mut(&id) {
-            if waiters.digest == digest {
+            if waiters.replies.len() >= WAITERS_MAX {
+                admission.reply_to.refuse(overloaded("as many callers wait for this message as may"));
+            } else if waiters.digest == digest {
                 waiters.replies.push(admission.reply_to);
             } else {
                 let error = id_reused(&admission, waiters.digest, digest);
@@ -153,7 +178,8 @@ impl Owner {
         let expires_at_s = self.kept_until_s(admission.message_id);
         let Some(leading) = self.leading.as_mut() else { return };
         let lasting = admission.message_id.kind() != MessageIdKind::Router;
-        if lasting && expires_at_s >= reply.expires_at_s + KEEP_STEP_S {
+        let place = leading.pending.len() < KEEP_IDS_MAX;
+        if lasting && place && expires_at_s >= reply.expires_at_s + KEEP_STEP_S {
             let keep = KeepId { message_id: admission.message_id, expires_at_s };
             leading.pending.push_back(Pending::KeepId(keep));
         }
@@ -205,11 +231,40 @@ impl Owner {
     /// Takes a turn that its last leader did not finish: it runs before anything else of its agent.
     pub(super) fn run_again(&mut self, agent: AgentRef, turn: RecordedTurn) {
         let Some(leading) = self.leading.as_mut() else { return };
+        // Whom it called may have forgotten by now that it did: run again it could do things twice.
+        let age_ms = self.here.world.clock.now_ms().saturating_sub(turn.now_ms);
+        if age_ms + 2 * limits::CLOCK_SKEW_MS_MAX > limits::RECORDED_TURN_MS_MAX {
+            tracing::error!(%agent, id = %turn.message_id, age_ms, "a recorded turn is too old to be run again");
+            return self.give_up(agent, turn);
+        }
         leading.waiters.insert(turn.message_id, Waiters { digest: turn.digest, replies: Vec::new() });
         leading.agents.insert(agent.clone(), AgentState::default());
         leading.messages += 1;
         leading.message_bytes += turn.request.len();
         self.start_recorded(agent, turn);
+    }
+}
+
+impl Owner {
+    /// Ends a recorded turn that may not be run again: what it did to others stays, its own effects are lost.
+    fn give_up(&mut self, agent: AgentRef, turn: RecordedTurn) {
+        let expires_at_s = self.kept_until_s(turn.message_id);
+        let Some(leading) = self.leading.as_mut() else { return };
+        let message = "the turn was not finished within a day; what it did to other agents stays".to_owned();
+        let effects = CommitTurn {
+            agent: agent.clone(),
+            message_id: turn.message_id,
+            digest: turn.digest,
+            expires_at_s,
+            changes: Vec::new(),
+            reply: TurnReply::Failed { reason: Reason::OutcomeUnknown, message },
+            recorded: true,
+        };
+        let number = leading.next_turn;
+        leading.next_turn += 1;
+        leading.messages += 1;
+        leading.agents.entry(agent).or_default().uncommitted += 1;
+        leading.pending.push_back(Pending::Turn { number, effects, bytes: 0, message_bytes: 0 });
     }
 }
 

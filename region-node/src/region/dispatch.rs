@@ -30,7 +30,6 @@ impl Owner {
             );
             return self.start_over("an entry's outcome can't be read");
         }
-        self.entries += 1;
         for (op, outcome) in ops.into_iter().zip(outcomes) {
             if let Err(refusal) = self.dispatch(op, outcome) {
                 tracing::warn!(region = %self.region, ?refusal, "a turn was refused when it was applied");
@@ -95,11 +94,11 @@ impl Owner {
     /// Once in a while: ids past their time are forgotten, dead rows deleted.
     pub(super) fn keep_house(&mut self) {
         let now_s = self.here.world.clock.now_ms() / 1_000;
+        self.storage_behind = self.replica.storage_is_behind();
         let rows = self.replica.rows();
         let Some(leading) = self.leading.as_mut().filter(|leading| leading.ready) else { return };
         let checked = (|| {
-            if !leading.forgetting && replies::any_expired(rows.as_ref(), now_s)?
-            {
+            if !leading.forgetting && replies::any_expired(rows.as_ref(), now_s)? {
                 leading.forgetting = true;
                 leading.pending.push_back(Pending::ForgetIds(ForgetIds { now_s }));
             }

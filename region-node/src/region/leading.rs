@@ -6,7 +6,10 @@ use super::{
     propose::Proposed,
 };
 use crate::executor::overlay::{Overlay, TurnNumber};
-use afdg_region_machine::{op::CommitTurn, table::mailbox::RecordedTurn};
+use afdg_region_machine::{
+    op::CommitTurn,
+    table::{fence::Fence, mailbox::RecordedTurn},
+};
 use afdg_types::{AgentRef, MessageId};
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
@@ -78,17 +81,19 @@ pub enum Pending {
 /// The state of one leadership.
 pub struct Leading {
     pub term: u64,
+    /// See [`super::owner::Owner`].
+    pub leadership: u64,
     /// False until everything of earlier terms is applied and the mailbox is read.
     pub ready: bool,
     /// Messages that came before that.
     pub early: Vec<Admission>,
+    pub early_bytes: usize,
     pub agents: HashMap<AgentRef, AgentState>,
     pub waiters: HashMap<MessageId, Waiters>,
     pub next_turn: TurnNumber,
     pub next_sequence: u64,
     /// Operations that wait for the next entry.
     pub pending: VecDeque<Pending>,
-    pub pending_bytes: usize,
     /// Entries under way, in order.
     pub proposed: futures::stream::FuturesOrdered<Proposed>,
     /// Admitted and not yet answered.
@@ -103,17 +108,18 @@ pub struct Leading {
 }
 
 impl Leading {
-    pub fn new(term: u64) -> Self {
+    pub fn new(term: u64, leadership: u64) -> Self {
         Self {
             term,
+            leadership,
+            early_bytes: 0,
             ready: false,
             early: Vec::new(),
             agents: HashMap::new(),
             waiters: HashMap::new(),
             next_turn: 1,
-            next_sequence: 1,
+            next_sequence: Fence::first_of(leadership) + 1,
             pending: VecDeque::new(),
-            pending_bytes: 0,
             proposed: futures::stream::FuturesOrdered::new(),
             messages: 0,
             message_bytes: 0,

@@ -12,9 +12,9 @@ use crate::{
 use afdg_agent::host::{AgentHost, TurnOutput};
 use afdg_catalog_client::Routes;
 use afdg_region_machine::{
-    Outcome,
+    Command, Outcome,
     table::{
-        fence,
+        fence::Fence,
         mailbox::{self, RecordedTurn},
     },
 };
@@ -56,11 +56,11 @@ pub struct Surroundings {
 /// What the owner hears from its own region's tasks. The queue has no bound of its own: every event
 /// stands for a turn, a read or a check that the owner started, and those are bounded.
 pub enum Event {
-    TurnEnded { term: u64, agent: AgentRef, number: TurnNumber, result: Result<TurnOutput, RunFailure> },
-    RecordWanted { term: u64, agent: AgentRef, number: TurnNumber, recorded: oneshot::Sender<()> },
-    Ready { term: u64, result: Result<(Vec<(AgentRef, RecordedTurn)>, u64), ReadyError> },
-    ReadsChecked { term: u64, reads: Vec<Admission>, result: Result<(), WriteError> },
-    ReadEnded { term: u64, bytes: usize, retry: Option<Admission> },
+    TurnEnded { leadership: u64, agent: AgentRef, number: TurnNumber, result: Result<TurnOutput, RunFailure> },
+    RecordWanted { leadership: u64, agent: AgentRef, number: TurnNumber, recorded: oneshot::Sender<()> },
+    Ready { leadership: u64, result: Result<Vec<(AgentRef, RecordedTurn)>, ReadyError> },
+    ReadsChecked { leadership: u64, reads: Vec<Admission>, result: Result<(), WriteError> },
+    ReadEnded { leadership: u64, bytes: usize, retry: Option<Admission> },
     Inspect { agent: AgentRef, activity: oneshot::Sender<(&'static str, u32)> },
     Drain,
 }
@@ -73,7 +73,7 @@ pub enum ReadyError {
 
 /// Lets a turn have its message recorded before its first call leaves.
 pub struct RecordTurn {
-    pub(super) term: u64,
+    pub(super) leadership: u64,
     pub(super) agent: AgentRef,
     pub(super) number: TurnNumber,
     pub(super) events: mpsc::UnboundedSender<Event>,
@@ -84,8 +84,12 @@ impl RecordTurn {
     /// then dropped as it waits here.
     pub async fn recorded(&self) {
         let (recorded, waiting) = oneshot::channel();
-        let event =
-            Event::RecordWanted { term: self.term, agent: self.agent.clone(), number: self.number, recorded };
+        let event = Event::RecordWanted {
+            leadership: self.leadership,
+            agent: self.agent.clone(),
+            number: self.number,
+            recorded,
+        };
         if self.events.send(event).is_err() || waiting.await.is_err() {
             std::future::pending::<()>().await;
         }
@@ -163,9 +167,10 @@ pub fn start(region: RegionId, replica: RegionReplica, surroundings: Surrounding
         status,
         leading: None,
         draining: false,
-        entries: 0,
+        leaderships: 0,
+        storage_behind: false,
     };
-    tasks.spawn("region-owner", OnEnd::Finish, owner.run(arriving, happening));
+    tasks.spawn("region-owner", OnEnd::PanicStopsServer, owner.run(arriving, happening));
     handle
 }
 
@@ -179,7 +184,10 @@ pub struct Owner {
     status: watch::Sender<RegionStatus>,
     pub(super) leading: Option<Leading>,
     pub(super) draining: bool,
-    pub(super) entries: u64,
+    /// Leaderships begun by this owner: tells what belongs to the current one from what came late.
+    leaderships: u64,
+    /// The node's storage is behind: nothing more is admitted until checkpoints have caught up.
+    pub(super) storage_behind: bool,
 }
 
 /// One thing that happened, whatever its source.
@@ -209,9 +217,10 @@ impl Owner {
                 biased;
                 changed = lead.changed() => if changed.is_ok() { Happened::Lead } else { Happened::Closed },
                 Some((result, ops)) = next_entry(&mut self.leading) => Happened::Entry(result, ops),
+                // Before the messages, which may never end.
+                _ = ticks.tick() => Happened::Tick,
                 Some(event) = happening.recv() => Happened::Event(event),
                 count = arriving.recv_many(&mut arrived, EVENTS_AT_ONCE) => Happened::Admissions(count),
-                _ = ticks.tick() => Happened::Tick,
             };
             // A dropped catalog client leaves the routes as they are.
             if self.here.routes.has_changed().unwrap_or(false) {
@@ -243,13 +252,17 @@ impl Owner {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::TurnEnded { term, agent, number, result } => self.turn_ended(term, &agent, number, result),
-            Event::RecordWanted { term, agent, number, recorded } => {
-                self.record(term, agent, number, recorded)
+            Event::TurnEnded { leadership, agent, number, result } => {
+                self.turn_ended(leadership, &agent, number, result)
             }
-            Event::Ready { term, result } => self.ready(term, result),
-            Event::ReadsChecked { term, reads, result } => self.reads_checked(term, reads, result),
-            Event::ReadEnded { term, bytes, retry } => self.read_ended(term, bytes, retry),
+            Event::RecordWanted { leadership, agent, number, recorded } => {
+                self.record(leadership, agent, number, recorded)
+            }
+            Event::Ready { leadership, result } => self.ready(leadership, result),
+            Event::ReadsChecked { leadership, reads, result } => {
+                self.reads_checked(leadership, reads, result)
+            }
+            Event::ReadEnded { leadership, bytes, retry } => self.read_ended(leadership, bytes, retry),
             Event::Inspect { agent, activity } => {
                 let state = self.leading.as_ref().and_then(|leading| leading.agents.get(&agent));
                 let doing = match state.and_then(|state| state.running.as_ref()) {
@@ -286,33 +299,32 @@ impl Owner {
         }
     }
 
-    /// Starts over in `term`: waits until all of earlier entries is applied, then reads the mailbox.
+    /// Starts over in `term`: puts an empty first entry of a new leadership into the log and waits for it.
+    /// By then everything that came before it is applied, and nothing of an earlier leadership that
+    /// comes after it will be let in: what is read from the rows then is what the turns may run on.
     pub(super) fn begin_lead(&mut self, term: u64) {
-        tracing::debug!(region = %self.region, term, "this node begins to lead");
-        self.leading = Some(Leading::new(term));
+        self.leaderships += 1;
+        let leadership = self.leaderships;
+        tracing::debug!(region = %self.region, term, leadership, "this node begins to lead");
+        self.leading = Some(Leading::new(term, leadership));
         let (replica, events) = (self.replica.clone(), self.events.clone());
-        self.here.tasks.spawn("begin-lead", OnEnd::Finish, async move {
-            let result = match replica.linearize().await {
-                Ok(()) => read_start(&replica, term).map_err(ReadyError::Rows),
-                Err(error) => {
-                    // Asked again at once it would be in a loop.
-                    tokio::time::sleep(BEGIN_AGAIN).await;
-                    Err(ReadyError::Write(error))
-                }
-            };
-            let _ = events.send(Event::Ready { term, result });
+        self.here.tasks.spawn("begin-lead", OnEnd::PanicStopsServer, async move {
+            let result = begin(replica, term, leadership).await;
+            if result.is_err() {
+                // Asked again at once it would be in a loop.
+                tokio::time::sleep(BEGIN_AGAIN).await;
+            }
+            let _ = events.send(Event::Ready { leadership, result });
         });
     }
 
-    fn ready(&mut self, term: u64, result: Result<(Vec<(AgentRef, RecordedTurn)>, u64), ReadyError>) {
-        let Some(leading) = self.leading.as_mut().filter(|leading| leading.term == term && !leading.ready)
-        else {
-            return;
-        };
+    fn ready(&mut self, leadership: u64, result: Result<Vec<(AgentRef, RecordedTurn)>, ReadyError>) {
+        let current = |leading: &&mut Leading| leading.leadership == leadership && !leading.ready;
+        let Some(leading) = self.leading.as_mut().filter(current) else { return };
         match result {
-            Ok((recorded, next_sequence)) => {
+            Ok(recorded) => {
                 leading.ready = true;
-                leading.next_sequence = next_sequence;
+                leading.early_bytes = 0;
                 let early = std::mem::take(&mut leading.early);
                 // Turns that may have touched others come first, before anything else of their agents.
                 for (agent, turn) in recorded {
@@ -325,10 +337,17 @@ impl Owner {
             // A majority did not answer in time: it is asked again as long as this replica is taken for
             // the leader.
             Err(ReadyError::Write(_)) => {
-                let early = std::mem::take(&mut leading.early);
+                let (term, early) = (leading.term, std::mem::take(&mut leading.early));
+                let early_bytes = leading.early_bytes;
+                let lead = *self.replica.lead().borrow();
+                if !lead.is_mine || lead.term != term {
+                    leading.early = early;
+                    return self.lose_lead("the region's lead moved away");
+                }
                 self.begin_lead(term);
                 if let Some(leading) = self.leading.as_mut() {
                     leading.early = early;
+                    leading.early_bytes = early_bytes;
                 }
             }
         }
@@ -402,9 +421,24 @@ impl Owner {
     }
 }
 
-fn read_start(replica: &RegionReplica, term: u64) -> Result<(Vec<(AgentRef, RecordedTurn)>, u64), RowsError> {
-    let rows = replica.rows().as_ref();
-    Ok((mailbox::all(rows)?, fence::get(rows)?.next_in(term)))
+/// Begins a leadership; returns the turns that an earlier leader did not finish.
+async fn begin(
+    replica: RegionReplica,
+    term: u64,
+    leadership: u64,
+) -> Result<Vec<(AgentRef, RecordedTurn)>, ReadyError> {
+    let first = Command { term, sequence: Fence::first_of(leadership), ops: Vec::new() };
+    let encoded = first.encode().map_err(|error| ReadyError::Rows(RowsError(error.to_string())))?;
+    match replica.write_in_term(term, encoded).await.map_err(ReadyError::Write)? {
+        Outcome::Applied(_) => {}
+        // An entry of a later leadership came first; or the term is over.
+        Outcome::Fenced { .. } | Outcome::Unreadable(_) => {
+            return Err(ReadyError::Write(WriteError::Unknown));
+        }
+    }
+    let rows = Arc::clone(replica.rows());
+    let read = tokio::task::spawn_blocking(move || mailbox::all(rows.as_ref())).await;
+    read.map_err(|error| ReadyError::Rows(RowsError(error.to_string())))?.map_err(ReadyError::Rows)
 }
 
 /// The next entry whose outcome is known; never, while none is under way.

@@ -9,6 +9,7 @@ use afdg_region_machine::{
 use afdg_replication::WriteError;
 use afdg_types::limits;
 use futures::future::BoxFuture;
+use std::collections::VecDeque;
 
 /// An entry under way; ends with its outcome and the operations that it holds.
 pub type Proposed = BoxFuture<'static, (Result<Outcome, WriteError>, Vec<Pending>)>;
@@ -19,11 +20,11 @@ impl Owner {
             let Some(leading) = self.leading.as_mut() else { return };
             if leading.pending.is_empty()
                 || !leading.ready
-                || leading.proposed.len() >= std::env::var("AFDG_X").ok().and_then(|v| v.parse().ok()).unwrap_or(limits::REGION_ENTRIES_IN_FLIGHT_MAX)
+                || leading.proposed.len() >= limits::REGION_ENTRIES_IN_FLIGHT_MAX
             {
                 return;
             }
-            let ops = take_for_entry(&mut leading.pending, &mut leading.pending_bytes);
+            let ops = take_for_entry(&mut leading.pending);
             let command = Command {
                 term: leading.term,
                 sequence: leading.next_sequence,
@@ -46,22 +47,23 @@ impl Owner {
     }
 }
 
-fn take_for_entry(
-    pending: &mut std::collections::VecDeque<Pending>,
-    pending_bytes: &mut usize,
-) -> Vec<Pending> {
+/// What waits, as much as goes into one entry: the last operation taken may pass the target, and an entry
+/// still fits a frame.
+fn take_for_entry(pending: &mut VecDeque<Pending>) -> Vec<Pending> {
     let mut bytes = 0;
     let mut ops = Vec::new();
     while ops.len() < limits::ENTRY_TURNS_MAX && bytes < limits::ENTRY_BYTES_TARGET {
         let Some(op) = pending.pop_front() else { break };
         bytes += match &op {
             Pending::Turn { bytes, .. } => *bytes,
-            Pending::Record { turn, .. } => turn.request.len(),
-            Pending::KeepId(_) | Pending::ForgetIds(_) | Pending::CollectGarbage => 0,
+            Pending::Record { agent, turn, .. } => {
+                let chain = turn.chain.iter().map(|waiting| waiting.as_str().len());
+                agent.as_str().len() + turn.method.len() + turn.request.len() + chain.sum::<usize>()
+            }
+            Pending::KeepId(_) | Pending::ForgetIds(_) | Pending::CollectGarbage => 64,
         };
         ops.push(op);
     }
-    *pending_bytes = if pending.is_empty() { 0 } else { pending_bytes.saturating_sub(bytes) };
     ops
 }
 

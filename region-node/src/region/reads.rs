@@ -9,7 +9,7 @@ use super::{
 use crate::executor::{self, calls::Calls, view::View};
 use afdg_agent::host::Turn;
 use afdg_replication::WriteError;
-use afdg_types::{CallError, GridError, Reason};
+use afdg_types::{CallError, GridError, MessageId, Reason};
 use bytes::Bytes;
 use futures::future::Either;
 use std::sync::Arc;
@@ -28,34 +28,44 @@ impl Owner {
         }
         leading.reads_checking = true;
         let reads = std::mem::take(&mut leading.reads);
-        let (replica, events, term) = (self.replica.clone(), self.events.clone(), leading.term);
+        let (replica, events, leadership) = (self.replica.clone(), self.events.clone(), leading.leadership);
         tokio::spawn(async move {
             let result = replica.linearize().await;
-            let _ = events.send(Event::ReadsChecked { term, reads, result });
+            let _ = events.send(Event::ReadsChecked { leadership, reads, result });
         });
     }
 
-    pub(super) fn reads_checked(&mut self, term: u64, reads: Vec<Admission>, result: Result<(), WriteError>) {
+    pub(super) fn reads_checked(
+        &mut self,
+        leadership: u64,
+        reads: Vec<Admission>,
+        result: Result<(), WriteError>,
+    ) {
         let hint = self.leader_hint();
-        let current = self.leading.as_mut().filter(|leading| leading.term == term);
+        let current = self.leading.as_mut().filter(|leading| leading.leadership == leadership);
         let (Some(leading), Ok(())) = (current, &result) else {
             for read in reads {
+                if let Some(leading) =
+                    self.leading.as_mut().filter(|leading| leading.leadership == leadership)
+                {
+                    leading.count_out(read.request.len());
+                }
                 let error =
                     GridError::new(Reason::NotLeader, "this replica could not make sure that it leads");
                 read.reply_to.refuse_not_leader(error, hint);
             }
-            if let Some(leading) = self.leading.as_mut().filter(|leading| leading.term == term) {
+            if let Some(leading) = self.leading.as_mut().filter(|leading| leading.leadership == leadership) {
                 leading.reads_checking = false;
             }
             return;
         };
         leading.reads_checking = false;
         for read in reads {
-            self.start_read(term, read);
+            self.start_read(leadership, read);
         }
     }
 
-    fn start_read(&mut self, term: u64, read: Admission) {
+    fn start_read(&mut self, leadership: u64, read: Admission) {
         if read.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             self.read_ended_for(read.request.len());
             let error =
@@ -64,7 +74,6 @@ impl Owner {
         }
         let rows = self.agent_rows(&read.agent);
         let router = Arc::clone(&self.here.router);
-        let calls = Calls::new(read.message_id, read.chain.clone(), read.agent.clone(), router, None);
         let turn = Turn {
             agent: read.agent.clone(),
             method: read.method.clone(),
@@ -74,33 +83,37 @@ impl Owner {
             seed: self.here.world.entropy.random_u64(),
             read_only: true,
         };
-        let host = Arc::clone(&self.here.host);
+        let (host, world) = (Arc::clone(&self.here.host), self.here.world.clone());
         let events = self.events.clone();
         tokio::spawn(async move {
             let bytes = read.request.len();
             for _ in 0..READ_TRIES {
-                let view = Arc::new(View::of_read(rows.clone(), calls.clone()));
+                // Another try may call others with other requests: its calls get ids of their own.
+                let parent = MessageId::from_router(turn.now_ms, world.entropy.random_u128());
+                let calls =
+                    Calls::new(parent, read.chain.clone(), read.agent.clone(), Arc::clone(&router), None);
+                let view = Arc::new(View::of_read(rows.clone(), calls));
                 let result = executor::run(Arc::clone(&host), turn.clone(), Arc::clone(&view), || true).await;
                 match view.reads_fit_together() {
                     Ok(true) => {
                         read.reply_to.reply(answer_of(result));
-                        let _ = events.send(Event::ReadEnded { term, bytes, retry: None });
+                        let _ = events.send(Event::ReadEnded { leadership, bytes, retry: None });
                         return;
                     }
                     Ok(false) => {}
                     Err(failure) => {
                         read.reply_to.reply(answer_of(Err(executor::RunFailure::Turn(failure))));
-                        let _ = events.send(Event::ReadEnded { term, bytes, retry: None });
+                        let _ = events.send(Event::ReadEnded { leadership, bytes, retry: None });
                         return;
                     }
                 }
             }
-            let _ = events.send(Event::ReadEnded { term, bytes, retry: Some(read) });
+            let _ = events.send(Event::ReadEnded { leadership, bytes, retry: Some(read) });
         });
     }
 
-    pub(super) fn read_ended(&mut self, term: u64, bytes: usize, retry: Option<Admission>) {
-        if self.leading.as_ref().is_some_and(|leading| leading.term == term) {
+    pub(super) fn read_ended(&mut self, leadership: u64, bytes: usize, retry: Option<Admission>) {
+        if self.leading.as_ref().is_some_and(|leading| leading.leadership == leadership) {
             self.read_ended_for(bytes);
         }
         // Among the agent's own turns nothing changes beside it.

@@ -18,8 +18,11 @@ use futures::future::Either;
 use std::sync::Arc;
 use tokio::{sync::oneshot, time::Instant};
 
-/// Room for what a turn's effects carry besides its rows.
-const EFFECT_OVERHEAD_BYTES: usize = 128;
+/// Room for what a turn's effects carry besides its rows: the agent's name, ids, lengths.
+const EFFECT_OVERHEAD_BYTES: usize = 1_024;
+/// What one turn may put into an entry, whatever its host lets it: an entry must fit a frame.
+const EFFECT_BYTES_MAX: usize = limits::TURN_EFFECT_BYTES_MAX + limits::MESSAGE_BYTES_MAX;
+const _: () = assert!(EFFECT_BYTES_MAX + limits::ENTRY_BYTES_TARGET + 64 * 1024 < limits::FRAME_BYTES_MAX);
 
 impl Owner {
     /// Starts the agent's next turn, if none runs.
@@ -65,9 +68,13 @@ impl Owner {
         let Some(state) = leading.agents.get_mut(&agent) else { return };
         let number = leading.next_turn;
         leading.next_turn += 1;
-        let term = leading.term;
-        let record =
-            (!recorded).then(|| RecordTurn { term, agent: agent.clone(), number, events: events.clone() });
+        let leadership = leading.leadership;
+        let record = (!recorded).then(|| RecordTurn {
+            leadership,
+            agent: agent.clone(),
+            number,
+            events: events.clone(),
+        });
         let router = Arc::clone(&self.here.router);
         let calls = Calls::new(message.message_id, message.chain.clone(), agent.clone(), router, record);
         let view = Arc::new(View::of_turn(rows, state.overlay.clone(), calls.clone()));
@@ -85,7 +92,7 @@ impl Owner {
         let run = tokio::spawn(async move {
             let limited = || !recorded && !calls.have_left();
             let result = executor::run(host, turn, view, limited).await;
-            let _ = events.send(Event::TurnEnded { term, agent: ended, number, result });
+            let _ = events.send(Event::TurnEnded { leadership, agent: ended, number, result });
         });
         state.running = Some(Running { number, message, now_ms, seed, recorded, task: run.abort_handle() });
     }
@@ -93,12 +100,14 @@ impl Owner {
     /// A turn is about to make its first call: its message goes into the mailbox first.
     pub(super) fn record(
         &mut self,
-        term: u64,
+        leadership: u64,
         agent: AgentRef,
         number: TurnNumber,
         recorded: oneshot::Sender<()>,
     ) {
-        let Some(leading) = self.leading.as_mut().filter(|leading| leading.term == term) else { return };
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.leadership == leadership) else {
+            return;
+        };
         let Some(state) = leading.agents.get_mut(&agent) else { return };
         let Some(running) = state.running.as_mut().filter(|running| running.number == number) else { return };
         running.recorded = true;
@@ -112,38 +121,54 @@ impl Owner {
             now_ms: running.now_ms,
             seed: running.seed,
         };
-        leading.pending_bytes += message.bytes + EFFECT_OVERHEAD_BYTES;
         leading.pending.push_back(Pending::Record { agent, turn, recorded });
     }
 
     pub(super) fn turn_ended(
         &mut self,
-        term: u64,
+        leadership: u64,
         agent: &AgentRef,
         number: TurnNumber,
         result: Result<TurnOutput, RunFailure>,
     ) {
-        let is_current = |leading: &&mut super::leading::Leading| leading.term == term;
+        let is_current = |leading: &&mut super::leading::Leading| leading.leadership == leadership;
         let Some(leading) = self.leading.as_mut().filter(is_current) else { return };
         let Some(state) = leading.agents.get_mut(agent) else { return };
         let Some(running) = state.running.take_if(|running| running.number == number) else { return };
+        if running.recorded && lacks_code(&result) {
+            // An earlier leader knew the type and may have touched others: the turn stays in the mailbox, its
+            // agent waits, and the next leader that knows the type finishes it.
+            tracing::error!(%agent, ?result, "a recorded turn can't be finished by this node's program");
+            state.running = Some(running);
+            return;
+        }
         let (reply, writes) = match reply_of(result) {
             Ok(reply) => reply,
             Err(storage) => return self.storage_failed(&storage),
+        };
+        let (changes, bytes) = changes_of(&writes, &reply);
+        let (reply, writes, changes, bytes) = if bytes > EFFECT_BYTES_MAX {
+            let message = format!("the turn's effects have {bytes} bytes; at most {EFFECT_BYTES_MAX} fit");
+            (
+                TurnReply::Failed { reason: Reason::TurnTooLarge, message },
+                Vec::new(),
+                Vec::new(),
+                EFFECT_OVERHEAD_BYTES,
+            )
+        } else {
+            (reply, writes, changes, bytes)
         };
         state.overlay.write(number, &writes);
         state.uncommitted += 1;
         let message_id = running.message.message_id;
         let message_bytes = running.message.bytes;
         let digest = running.message.digest;
-        let (changes, bytes) = changes_of(&writes, &reply);
         let expires_at_s = self.kept_until_s(message_id);
         let recorded = running.recorded;
         let agent_ref = agent.clone();
         let effects =
             CommitTurn { agent: agent_ref, message_id, digest, expires_at_s, changes, reply, recorded };
         if let Some(leading) = self.leading.as_mut() {
-            leading.pending_bytes += bytes;
             leading.pending.push_back(Pending::Turn { number, effects, bytes, message_bytes });
         }
         self.run_next(agent);
@@ -180,6 +205,11 @@ pub(super) fn refusal_of(failure: RunFailure) -> Either<(Reason, String), String
     Either::Left((error.reason, error.message))
 }
 
+/// Whether the host could not even try, because it does not know the type or the method.
+fn lacks_code(result: &Result<TurnOutput, RunFailure>) -> bool {
+    matches!(result, Err(RunFailure::Turn(TurnFailure::UnknownType(_) | TurnFailure::UnknownMethod(_))))
+}
+
 fn changes_of(writes: &[RowWrite], reply: &TurnReply) -> (Vec<RowChange>, usize) {
     let mut bytes = EFFECT_OVERHEAD_BYTES;
     let changes = writes.iter().map(|write| match write {
@@ -198,8 +228,13 @@ fn changes_of(writes: &[RowWrite], reply: &TurnReply) -> (Vec<RowChange>, usize)
         }
     });
     let changes = changes.collect();
-    if let TurnReply::Response(response) = reply {
-        bytes += response.len();
-    }
+    bytes += match reply {
+        TurnReply::Response(response) => response.len(),
+        TurnReply::Refused(error) => {
+            let metadata = error.metadata.iter().map(|(key, value)| key.len() + value.len());
+            error.reason.len() + error.message.len() + metadata.sum::<usize>()
+        }
+        TurnReply::Failed { message, .. } => message.len(),
+    };
     (changes, bytes)
 }

@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::{service::interceptor::InterceptedService, transport::Channel};
 
 /// Requests to one peer that wait to be framed.
-const LINK_QUEUE_MESSAGES_MAX: usize = 4_096;
+const LINK_QUEUE_MESSAGES_MAX: usize = 256;
 /// Bound of one attempt to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Pause after a failed attempt; requests fail meanwhile.
@@ -58,11 +58,12 @@ impl Links {
     pub async fn request(
         &self,
         address: &str,
+        to: u64,
         group: u64,
         kind: PeerKind,
         body: Bytes,
     ) -> Result<Bytes, RequestError> {
-        let answer = self.send(address, group, kind, body).await?;
+        let answer = self.send(address, to, group, kind, body).await?;
         answer.wait().await
     }
 
@@ -70,11 +71,12 @@ impl Links {
     pub async fn send(
         &self,
         address: &str,
+        to: u64,
         group: u64,
         kind: PeerKind,
         body: Bytes,
     ) -> Result<Answer, RequestError> {
-        self.link(address)?.send(group, kind, body).await
+        self.link(address)?.send(to, group, kind, body).await
     }
 
     /// Streams a snapshot; the answer comes when it is installed.
@@ -133,7 +135,7 @@ impl Link {
         link
     }
 
-    async fn send(&self, group: u64, kind: PeerKind, body: Bytes) -> Result<Answer, RequestError> {
+    async fn send(&self, to: u64, group: u64, kind: PeerKind, body: Bytes) -> Result<Answer, RequestError> {
         let request_id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (answer, waiting) = oneshot::channel();
         lock(&self.pending).insert(request_id, answer);
@@ -144,7 +146,7 @@ impl Link {
             address: Arc::clone(&self.address),
         };
         let message =
-            PeerMessage { request_id, group, kind: kind.into(), stream: 0, body, refusal: String::new() };
+            PeerMessage { request_id, group, kind: kind.into(), stream: 0, body, refusal: String::new(), to };
         // A closed queue drops the message: the answer then says that the connection broke.
         if self.queue.send(message).await.is_err() {
             return Err(RequestError::Lost { address: self.address.to_string() });

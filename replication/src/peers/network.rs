@@ -37,8 +37,8 @@ pub struct PeerNetworks {
 impl RaftNetworkFactory<Types> for PeerNetworks {
     type Network = PeerNetwork;
 
-    async fn new_client(&mut self, _target: u64, node: &BasicNode) -> PeerNetwork {
-        PeerNetwork { group: self.group, links: self.links.clone(), address: node.addr.clone() }
+    async fn new_client(&mut self, target: u64, node: &BasicNode) -> PeerNetwork {
+        PeerNetwork { group: self.group, target, links: self.links.clone(), address: node.addr.clone() }
     }
 }
 
@@ -46,6 +46,7 @@ impl RaftNetworkFactory<Types> for PeerNetworks {
 #[derive(Clone)]
 pub struct PeerNetwork {
     group: u64,
+    target: u64,
     links: Links,
     address: String,
 }
@@ -56,7 +57,7 @@ fn unreachable(error: &(impl std::error::Error + 'static)) -> RPCError<Types> {
 
 impl PeerNetwork {
     async fn request(&self, kind: PeerKind, body: Bytes, limit: Duration) -> Result<Bytes, RPCError<Types>> {
-        let request = self.links.request(&self.address, self.group, kind, body);
+        let request = self.links.request(&self.address, self.target, self.group, kind, body);
         match tokio::time::timeout(limit, request).await {
             Ok(result) => result.map_err(|error| unreachable(&error)),
             Err(elapsed) => Err(unreachable(&elapsed)),
@@ -65,7 +66,13 @@ impl PeerNetwork {
 
     async fn send_append(&self, request: &AppendRequest) -> Result<Answer, RequestError> {
         self.links
-            .send(&self.address, self.group, PeerKind::Append, codec::encode_append_request(request))
+            .send(
+                &self.address,
+                self.target,
+                self.group,
+                PeerKind::Append,
+                codec::encode_append_request(request),
+            )
             .await
     }
 }
@@ -193,6 +200,7 @@ impl RaftNetworkV2<Types> for PeerNetwork {
         let Some(mark) = rows.mark().cloned() else { return Err(unreachable(&"there are no rows to send")) };
         let head = SnapshotChunk {
             group: self.group,
+            to: self.target,
             vote: codec::encode_vote(&vote),
             meta: mark,
             rows: Bytes::new(),

@@ -49,8 +49,15 @@ pub struct PeerService {
     groups: Arc<RwLock<HashMap<u64, Arc<dyn GroupHandler>>>>,
 }
 
+/// What one server's peers call.
+#[derive(Clone)]
+pub struct Receiver {
+    groups: PeerService,
+    own: u64,
+}
+
 /// The service as it is added to a server.
-pub type PeerEndpoint = InterceptedService<PeerServer<PeerService>, DemandToken>;
+pub type PeerEndpoint = InterceptedService<PeerServer<Receiver>, DemandToken>;
 
 impl PeerService {
     pub fn add(&self, group: u64, handler: Arc<dyn GroupHandler>) {
@@ -66,17 +73,29 @@ impl PeerService {
         groups.get(&group).cloned().ok_or_else(|| format!("this server has no replica of group {group}"))
     }
 
-    pub fn endpoint(&self, token: PeerToken) -> PeerEndpoint {
-        let server = PeerServer::new(self.clone())
+    /// The service of the server `own`.
+    pub fn endpoint(&self, own: u64, token: PeerToken) -> PeerEndpoint {
+        let server = PeerServer::new(Receiver { groups: self.clone(), own })
             .max_decoding_message_size(FRAME_BYTES_MAX)
             .max_encoding_message_size(FRAME_BYTES_MAX);
         InterceptedService::new(server, DemandToken(token))
     }
+}
+
+impl Receiver {
+    /// The group's handler, if this is the server that is meant: an address can change hands, and what is
+    /// stored here must not count as stored there.
+    fn group(&self, to: u64, group: u64) -> Result<Arc<dyn GroupHandler>, String> {
+        if to != self.own {
+            return Err(format!("this is server {}, not server {to}", self.own));
+        }
+        self.groups.group(group)
+    }
 
     fn handle(&self, request: PeerMessage) -> BoxFuture<'static, PeerMessage> {
-        let PeerMessage { request_id, group, kind, stream, body, .. } = request;
+        let PeerMessage { request_id, group, kind, stream, body, to, .. } = request;
         let answer = PeerMessage { request_id, group, kind, stream, ..PeerMessage::default() };
-        let handler = match (self.group(group), PeerKind::try_from(kind)) {
+        let handler = match (self.group(to, group), PeerKind::try_from(kind)) {
             (Ok(handler), Ok(kind)) if kind != PeerKind::Unspecified => handler.handle(kind, body),
             (Ok(_), _) => futures::future::ready(Err(format!("kind {kind} is not known"))).boxed(),
             (Err(why), _) => futures::future::ready(Err(why)).boxed(),
@@ -95,7 +114,7 @@ impl PeerService {
 }
 
 #[tonic::async_trait]
-impl Peer for PeerService {
+impl Peer for Receiver {
     type ExchangeStream = Pin<Box<dyn Stream<Item = Result<PeerFrame, Status>> + Send>>;
 
     async fn exchange(
@@ -111,9 +130,9 @@ impl Peer for PeerService {
         &self,
         request: Request<Streaming<SnapshotChunk>>,
     ) -> Result<Response<SnapshotInstalled>, Status> {
-        let (group, header, chunks) =
+        let ((to, group), header, chunks) =
             receive_snapshot(request.into_inner()).await.map_err(|status| *status)?;
-        let handler = self.group(group).map_err(|why| refuse(why))?;
+        let handler = self.group(to, group).map_err(refuse)?;
         let response = handler.install_snapshot(header, chunks).await.map_err(refuse)?;
         Ok(Response::new(SnapshotInstalled { response }))
     }
@@ -125,7 +144,7 @@ fn refuse(why: String) -> Status {
 
 /// Reads requests and sends answers until either side ends the connection.
 async fn serve_connection(
-    service: PeerService,
+    service: Receiver,
     mut requests: Streaming<PeerFrame>,
     answers: mpsc::Sender<PeerMessage>,
 ) {
@@ -149,7 +168,7 @@ async fn serve_connection(
 
 async fn receive_snapshot(
     mut parts: Streaming<SnapshotChunk>,
-) -> Result<(u64, SnapshotHeader, Vec<Bytes>), Box<Status>> {
+) -> Result<((u64, u64), SnapshotHeader, Vec<Bytes>), Box<Status>> {
     let head = parts
         .message()
         .await
@@ -168,7 +187,7 @@ async fn receive_snapshot(
                     "the snapshot's checksum is {checksum:08x}, not {expected:08x}"
                 ))));
             }
-            return Ok((head.group, SnapshotHeader { vote: head.vote, meta: head.meta }, chunks));
+            return Ok(((head.to, head.group), SnapshotHeader { vote: head.vote, meta: head.meta }, chunks));
         }
         bytes += part.rows.len();
         if bytes > SNAPSHOT_BYTES_MAX {

@@ -142,6 +142,7 @@ impl Replacement {
         layers.checkpoint_running = false;
         layers.snapshots = 0;
         layers.replacements += 1;
+        layers.version += 1;
         drop(layers);
         drop(old);
         Ok(())

@@ -35,7 +35,7 @@ pub(super) struct Layers {
     pub snapshots: usize,
     /// How often the tree was replaced: a checkpoint that began before has nothing to finish.
     pub replacements: u64,
-    /// Grows with every batch that became visible.
+    /// Grows with every batch, and with every replacement, that became visible.
     pub version: u64,
 }
 
@@ -79,7 +79,7 @@ impl RowStore {
         layers.version += 1;
     }
 
-    /// Grows with every batch that readers can see: what was read while it stayed the same was all there
+    /// Grows with every batch and replacement that readers can see: what was read while it stayed the same was all there
     /// at one instant.
     pub fn version(&self) -> u64 {
         self.read().version

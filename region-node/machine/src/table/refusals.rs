@@ -1,7 +1,7 @@
-//! Agents whose turn was refused in this term. Key: `0x50`, the agent. Value: the term (u64 BE).
+//! Agents whose turn was refused in this leadership. Key: `0x50`, the agent. Value: the term (u64 BE).
 //!
 //! A later turn of the same agent may have run on the refused turn's effects before its leader heard
-//! of the refusal. Those turns carry the same term, and are refused too.
+//! of the refusal. Those turns are refused too, until a new leadership begins.
 
 use super::{REFUSALS, put_agent};
 use afdg_types::{AgentRef, Rows, RowsError, RowsMut};
@@ -27,12 +27,10 @@ pub(crate) fn any(rows: &dyn Rows) -> Result<bool, RowsError> {
     Ok(!rows.scan(&[REFUSALS], Some(&[REFUSALS + 1]), 1)?.is_empty())
 }
 
-/// Forgets the marks of terms before `term`.
-pub(crate) fn forget_before(rows: &mut dyn RowsMut, term: u64) -> Result<(), RowsError> {
-    for (key, value) in rows.scan(&[REFUSALS], Some(&[REFUSALS + 1]), usize::MAX)? {
-        if value.as_ref() < term.to_be_bytes().as_slice() {
-            rows.delete(key);
-        }
+/// Forgets all marks: a new leadership begins.
+pub(crate) fn forget_all(rows: &mut dyn RowsMut) -> Result<(), RowsError> {
+    for (key, _) in rows.scan(&[REFUSALS], Some(&[REFUSALS + 1]), usize::MAX)? {
+        rows.delete(key);
     }
     Ok(())
 }

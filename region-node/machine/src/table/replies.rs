@@ -6,7 +6,9 @@
 //! each stands an expiry row, key: `0x32`, the second (u64 BE) from which it may be forgotten, message id.
 
 use super::{EXPIRIES, LASTING_REPLIES, ROUTER_REPLIES, decode_value, encode_value};
-use afdg_types::{AgentError, AgentRef, MessageId, MessageIdKind, Reason, Rows, RowsError, RowsMut, Slot, limits};
+use afdg_types::{
+    AgentError, AgentRef, MessageId, MessageIdKind, Reason, Rows, RowsError, RowsMut, Slot, limits,
+};
 use bytes::{BufMut, Bytes};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
@@ -67,7 +69,8 @@ fn expiry_key(expires_at_s: u64, id: MessageId) -> Bytes {
 
 fn parse_expiry_key(key: &[u8]) -> Result<(u64, MessageId), RowsError> {
     let wrong = || RowsError(format!("an expiry key can't be read: {key:?}"));
-    let second = key.get(1..9).and_then(|part| part.try_into().ok()).map(u64::from_be_bytes).ok_or_else(wrong)?;
+    let second =
+        key.get(1..9).and_then(|part| part.try_into().ok()).map(u64::from_be_bytes).ok_or_else(wrong)?;
     let id = key.get(9..).and_then(|part| MessageId::from_bytes(part).ok()).ok_or_else(wrong)?;
     Ok((second, id))
 }

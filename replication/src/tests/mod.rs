@@ -1,0 +1,9 @@
+//! What stands between openraft and the disk: its bytes, its log, its state machine.
+
+mod codec;
+mod codec_frozen;
+mod log_store;
+mod openraft_suite;
+mod random;
+mod server;
+mod state_machine;
