@@ -313,11 +313,11 @@ fn watch_lead<M: Machine>(host: &ReplicaHost, group: u64, raft: &MachineRaft<M>)
             sender.send_if_modified(|lead| std::mem::replace(lead, now) != now);
         }
         sender.send_replace(Lead::default());
-        if let Err(error) = raft.metrics().borrow_watched().running_state.clone() {
-            if !matches!(error, openraft::error::Fatal::Stopped) {
-                tracing::error!(group, %error, "a replica died");
-                tasks.fail(format!("the replica of group {group} died: {error}"));
-            }
+        if let Err(error) = raft.metrics().borrow_watched().running_state.clone()
+            && !matches!(error, openraft::error::Fatal::Stopped)
+        {
+            tracing::error!(group, %error, "a replica died");
+            tasks.fail(format!("the replica of group {group} died: {error}"));
         }
     });
     lead

@@ -136,7 +136,9 @@ impl<M: Machine> RaftStateMachine<Types> for StateMachine<M> {
         self.applied = applied;
         self.membership = membership;
         self.machine.restore(self.rows.as_ref()).map_err(io::Error::other)?;
-        self.observer.restored(self.applied());
+        let at = self.applied();
+        tracing::info!(index = at.index, "a peer's snapshot took the place of a replica's rows");
+        self.observer.restored(at);
         Ok(())
     }
 

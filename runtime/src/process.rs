@@ -1,6 +1,6 @@
 //! The life of a server process: logging, signals, exit codes.
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
 /// Everything went as asked.
@@ -22,7 +22,9 @@ pub fn init_tracing(filter: &str, json: bool) -> Result<(), String> {
     let result = if json {
         registry.with(fmt::layer().json().with_writer(std::io::stderr)).try_init()
     } else {
-        registry.with(fmt::layer().with_target(true).with_writer(std::io::stderr)).try_init()
+        // Colours are for people: in a file they are noise.
+        let colours = std::io::stderr().is_terminal();
+        registry.with(fmt::layer().with_ansi(colours).with_writer(std::io::stderr)).try_init()
     };
     result.map_err(|error| error.to_string())
 }

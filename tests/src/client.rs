@@ -24,6 +24,12 @@ impl Client {
         Ok(Self { channel })
     }
 
+    /// Connects when it is first used, and again after a failure.
+    pub fn lazy(endpoint: &str) -> anyhow::Result<Self> {
+        let endpoint = Endpoint::from_shared(endpoint.to_owned())?;
+        Ok(Self { channel: endpoint.connect_timeout(Duration::from_secs(5)).connect_lazy() })
+    }
+
     pub fn channel(&self) -> Channel {
         self.channel.clone()
     }
@@ -43,10 +49,7 @@ impl Client {
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
-        let mut request = Request::new(request);
-        let key = key.parse().map_err(|_| Status::invalid_argument("the key is no metadata value"))?;
-        request.metadata_mut().insert("afdg-idempotency-key", key);
-        self.request(path, request).await
+        self.request(path, with_key(request, key)?).await
     }
 
     pub async fn request<Q, A>(&self, path: &str, request: Request<Q>) -> Result<A, Status>
@@ -60,4 +63,12 @@ impl Client {
         let codec = tonic_prost::ProstCodec::<Q, A>::default();
         grpc.unary(request, path, codec).await.map(tonic::Response::into_inner)
     }
+}
+
+/// A request that takes effect once, however often it is made.
+pub fn with_key<Q>(request: Q, key: &str) -> Result<Request<Q>, Status> {
+    let mut request = Request::new(request);
+    let key = key.parse().map_err(|_| Status::invalid_argument("the key is no metadata value"))?;
+    request.metadata_mut().insert("afdg-idempotency-key", key);
+    Ok(request)
 }

@@ -11,8 +11,11 @@ pub type TurnNumber = u64;
 /// the agent reads through it while the region already changes its own copy.
 #[derive(Clone, Default)]
 pub struct Overlay {
-    rows: Arc<BTreeMap<Bytes, (TurnNumber, Option<Arc<Row>>)>>,
+    rows: Arc<BTreeMap<Bytes, Written>>,
 }
+
+/// Which turn wrote a row last, and what; none if it deleted it.
+type Written = (TurnNumber, Option<Arc<Row>>);
 
 impl Overlay {
     pub fn is_empty(&self) -> bool {

@@ -28,7 +28,7 @@ async fn indexes(log: &mut LogStore) -> Vec<u64> {
 }
 
 fn vote(term: u64, node: u64) -> Vote {
-    Vote { leader_id: RaftLeaderId::new(term, node), committed: term % 2 == 0 }
+    Vote { leader_id: RaftLeaderId::new(term, node), committed: term.is_multiple_of(2) }
 }
 
 /// What a log holds.

@@ -95,8 +95,10 @@ pub fn config_text(role: &str, number: u32, listen: &str, catalogs: &[String]) -
     settings.insert("log", quoted(LOG));
     match role {
         "catalog" => {
-            let peers: Vec<_> =
-                (1..).zip(catalogs).map(|(id, address): (u32, _)| format!("{id} = {}", quoted(address))).collect();
+            let peers: Vec<_> = (1..)
+                .zip(catalogs)
+                .map(|(id, address): (u32, _)| format!("{id} = {}", quoted(address)))
+                .collect();
             settings.insert("id", number.to_string());
             settings.insert("data", quoted(&format!("catalog-{number}")));
             settings.insert("peers", format!("{{ {} }}", peers.join(", ")));

@@ -53,10 +53,7 @@ impl Processes {
     }
 
     /// The same, next to one that runs.
-    pub async fn start_beside_others(
-        binary: impl Into<PathBuf>,
-        options: Options,
-    ) -> anyhow::Result<Self> {
+    pub async fn start_beside_others(binary: impl Into<PathBuf>, options: Options) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("afdg-processes-").tempdir()?;
         let world = World::real();
         let count = options.catalogs + options.nodes + options.extensions;

@@ -30,13 +30,13 @@ impl Fence {
     /// Whether an entry of `term` with number `sequence` may follow.
     pub fn lets_in(self, term: u64, sequence: u64) -> bool {
         let last = if term == self.term { self.sequence } else { 0 };
-        let begins = sequence % (1 << ENTRY_BITS) == 0 && sequence > last;
+        let begins = sequence.is_multiple_of(1 << ENTRY_BITS) && sequence > last;
         sequence == last + 1 || begins
     }
 
     /// Whether `sequence` is the number of a leadership's first entry.
     pub fn begins(sequence: u64) -> bool {
-        sequence % (1 << ENTRY_BITS) == 0
+        sequence.is_multiple_of(1 << ENTRY_BITS)
     }
 
     /// The number that the next entry of the same leadership must carry.

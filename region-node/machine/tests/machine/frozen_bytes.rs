@@ -17,6 +17,7 @@ use afdg_types::{AgentError, AgentRef, Code, MessageId, Reason, Slot};
 use bytes::Bytes;
 
 const FENCE_VALUE: &str = "010301";
+const FENCE_VALUE_OF_LEADERSHIP: &str = "0103828080808020";
 const MAILBOX_KEY: &str = "203cf40f62616e6b2e76312e4163636f756e740005616c696365";
 const MAILBOX_VALUE: &str = "01018bcfe5680070018203040506070809074465706f7369740372657105011362616e6b2e76312e4163636f756e742f626f6280d095ffbc31ffffffffffffffffff01";
 const ENTITY_KEY: &str = "103cf40f62616e6b2e76312e4163636f756e740005616c696365016500";
@@ -166,6 +167,12 @@ fn rows_of_every_table() {
     is_row(&region.rows, 0x31, LASTING_REPLY_KEY, REPLY_VALUE_RESPONSE);
     is_row(&region.rows, 0x32, EXPIRY_KEY, "");
 
+    let mut led = Region::default();
+    for entry in 0..3 {
+        led.apply_ops(3, Fence::first_of(1) + entry, vec![]);
+    }
+    is_row(&led.rows, 0x01, "01", FENCE_VALUE_OF_LEADERSHIP);
+
     region.apply_ops(4, 1, vec![Op::CommitTurn(turn(response(), vec![]))]);
     is_row(&region.rows, 0x50, REFUSAL_KEY, "0000000000000004");
 }
@@ -192,6 +199,9 @@ fn what_was_stored_is_read() {
     put(MAILBOX_KEY, MAILBOX_VALUE);
     put(REFUSAL_KEY, "0000000000000004");
     assert_eq!(fence::get(&rows), Ok(Fence { term: 3, sequence: 1 }));
+    let mut later = Table::new();
+    later.insert(unhex("01").into(), unhex(FENCE_VALUE_OF_LEADERSHIP).into());
+    assert_eq!(fence::get(&later), Ok(Fence { term: 3, sequence: Fence::first_of(1) + 2 }));
     assert_eq!(mailbox::get(&rows, &alice()), Ok(Some(recorded())));
     assert_eq!(mailbox::all(&rows), Ok(vec![(alice(), recorded())]));
     assert_eq!(refusals::stands(&rows, &alice(), 4), Ok(true));

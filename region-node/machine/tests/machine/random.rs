@@ -8,6 +8,7 @@ use afdg_region_machine::{
     Command, Op, OpOutcome, Outcome, RegionMachine,
     op::{CollectGarbage, ForgetIds, KeepId, RecordTurn, RowChange},
     table::{
+        fence::Fence,
         mailbox::RecordedTurn,
         replies::{self, TurnReply},
     },
@@ -110,28 +111,38 @@ fn recorded_turn(number: u64, seed: u64) -> RecordedTurn {
 fn run_log(seed: u64) -> (Vec<(u64, Bytes)>, Region) {
     let mut random = Random::new(seed);
     let (mut region, mut log) = (Region::default(), Vec::new());
-    let (mut term, mut sequence) = (1, 0);
+    let (mut term, mut leadership, mut sequence) = (1, 0, 0);
     let mut committed: BTreeMap<u64, TurnReply> = BTreeMap::new();
     let mut recorded: BTreeMap<AgentRef, u64> = BTreeMap::new();
     for _ in 0..150 {
-        if random.below(8) == 0 {
-            (term, sequence) = (term + 1 + random.below(2), 0);
-        }
+        // A new leader in a new term, or one that starts over in its own.
+        let begins = match random.below(16) {
+            0 | 1 => {
+                (term, leadership, sequence) = (term + 1 + random.below(2), random.below(2), 0);
+                leadership > 0
+            }
+            2 => {
+                leadership += 1;
+                true
+            }
+            _ => false,
+        };
+        let next = if begins { Fence::first_of(leadership) } else { sequence + 1 };
         let ops = random.ops(&recorded);
         let forgets = ops.iter().any(|op| matches!(op, Op::ForgetIds(_)));
-        let mut command = Command { term, sequence: sequence + 1, ops };
+        let mut command = Command { term, sequence: next, ops };
         match random.below(12) {
             0 => command.term -= 1,
             1 => command.sequence += random.below(3),
             _ => {}
         }
-        let let_in = command.term == term && command.sequence == sequence + 1;
+        let let_in = command.term == term && command.sequence == next;
         let encoded = command.encode().unwrap();
         log.push((term, encoded.clone()));
         match region.apply_bytes(term, &encoded) {
             Outcome::Applied(outcomes) => {
                 assert!(let_in, "entry {}.{} was let in", command.term, command.sequence);
-                sequence += 1;
+                sequence = next;
                 assert_eq!(outcomes.len(), command.ops.len());
                 for (op, outcome) in command.ops.iter().zip(&outcomes) {
                     check_outcome(op, outcome, forgets, &mut committed, &mut recorded);

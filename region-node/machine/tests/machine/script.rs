@@ -6,6 +6,8 @@
 //! ```text
 //! 2.1 op; op          entry 1 of the leader of term 2, committed in term 2
 //! 2.1 in 3: op        the same, committed in term 3
+//! 2.4/1 op            entry 1 of the leader's fourth leadership of term 2
+//! 2.4/0 begin         an entry without operations, here the one that begins that leadership
 //! restart             restores the machine from its rows
 //! show                lists all rows in their order: by table, then by the agent's slot
 //! ```
@@ -25,7 +27,9 @@ use afdg_region_machine::{
     Command, Op, OpOutcome, Outcome,
     op::{CollectGarbage, CommitTurn, ForgetIds, KeepId, RecordTurn, RowChange},
     table::{
-        entities, fence, mailbox,
+        entities,
+        fence::{self, Fence},
+        mailbox,
         mailbox::RecordedTurn,
         replies::{self, TurnReply},
     },
@@ -69,7 +73,7 @@ fn run(region: &mut Region, line: &str) -> Vec<String> {
 fn parse_entry(line: &str) -> (Command, u64) {
     let (position, ops) = line.split_once(' ').unwrap();
     let (term, sequence) = position.split_once('.').unwrap();
-    let (term, sequence) = (term.parse().unwrap(), sequence.parse().unwrap());
+    let (term, sequence) = (term.parse().unwrap(), parse_sequence(sequence));
     let (committed_in, ops) = match ops.strip_prefix("in ") {
         Some(rest) => {
             let (committed_in, ops) = rest.split_once(": ").unwrap();
@@ -77,7 +81,22 @@ fn parse_entry(line: &str) -> (Command, u64) {
         }
         None => (term, ops),
     };
-    (Command { term, sequence, ops: ops.split(';').map(parse_op).collect() }, committed_in)
+    let ops = if ops == "begin" { Vec::new() } else { ops.split(';').map(parse_op).collect() };
+    (Command { term, sequence, ops }, committed_in)
+}
+
+fn parse_sequence(text: &str) -> u64 {
+    match text.split_once('/') {
+        Some((leadership, entry)) => {
+            Fence::first_of(leadership.parse().unwrap()) + entry.parse::<u64>().unwrap()
+        }
+        None => text.parse().unwrap(),
+    }
+}
+
+fn render_sequence(sequence: u64) -> String {
+    let one = Fence::first_of(1);
+    if sequence < one { sequence.to_string() } else { format!("{}/{}", sequence / one, sequence % one) }
 }
 
 fn parse_op(text: &str) -> Op {
@@ -165,9 +184,11 @@ pub fn commit(agent: AgentRef, number: u64) -> CommitTurn {
 
 fn render(outcome: &Outcome) -> Vec<String> {
     match outcome {
+        Outcome::Applied(outcomes) if outcomes.is_empty() => vec!["let in".to_owned()],
         Outcome::Applied(outcomes) => outcomes.iter().map(render_op).collect(),
         Outcome::Fenced { term, sequence, committed_in, expected_sequence } => {
-            vec![format!("fenced: {term}.{sequence} where {committed_in}.{expected_sequence} is let in")]
+            let [sequence, expected] = [*sequence, *expected_sequence].map(render_sequence);
+            vec![format!("fenced: {term}.{sequence} where {committed_in}.{expected} is let in")]
         }
         Outcome::Unreadable(error) => vec![format!("unreadable: {error}")],
     }
@@ -200,7 +221,7 @@ fn show(region: &Region) -> Vec<String> {
     let Region { rows, .. } = region;
     let fence = fence::get(rows).unwrap();
     let mut recorded = mailbox::all(rows).unwrap().into_iter();
-    let mut lines = vec![format!("fence {}.{}", fence.term, fence.sequence)];
+    let mut lines = vec![format!("fence {}.{}", fence.term, render_sequence(fence.sequence))];
     for (key, value) in rows {
         lines.push(match key[0] {
             0x01 => continue,

@@ -95,6 +95,84 @@ fn a_new_term_counts_from_one() {
 }
 
 #[test]
+fn a_leadership_begins_anew_in_its_term_and_what_is_left_of_the_earlier_one_comes_too_late() {
+    check(
+        "
+        2.1/0 begin
+        > let in
+        2.1/1 turn alice 1 a=1
+        > committed
+        2.2/0 begin
+        > let in
+        2.1/2 turn alice 9 a=9
+        > fenced: 2.1/2 where 2.2/1 is let in
+        2.1/0 begin
+        > fenced: 2.1/0 where 2.2/1 is let in
+        2.2/0 begin
+        > fenced: 2.2/0 where 2.2/1 is let in
+        2.2/2 turn alice 9 a=9
+        > fenced: 2.2/2 where 2.2/1 is let in
+        2.1 turn alice 9 a=9
+        > fenced: 2.1 where 2.2/1 is let in
+        2.2/1 turn alice 2 a=2
+        > committed
+        2.5/1 turn alice 9 a=9
+        > fenced: 2.5/1 where 2.2/2 is let in
+        2.5/0 begin
+        > let in
+        restart
+        2.2/2 turn alice 9 a=9
+        > fenced: 2.2/2 where 2.5/1 is let in
+        2.5/1 turn alice 3 a=3
+        > committed
+        2.6/0 in 3: begin
+        > fenced: 2.6/0 where 3.1 is let in
+        3.1/0 turn alice 4 a=4
+        > committed
+        2.5/2 in 3: turn alice 9 a=9
+        > fenced: 2.5/2 where 3.1/1 is let in
+        show
+        > fence 3.1/0
+        > alice a=4
+        > id 1 until 100: answered 1
+        > id 2 until 100: answered 2
+        > id 3 until 100: answered 3
+        > id 4 until 100: answered 4
+        ",
+    );
+}
+
+#[test]
+fn a_new_leadership_of_the_same_term_forgets_refusals() {
+    check(
+        "
+        2.1/0 begin
+        > let in
+        2.1/1 turn alice 1 a=1; turn alice 1 a=2; record bob 2; record bob 3
+        > committed
+        > duplicate, answered 1
+        > recorded
+        > refused: another turn stands there
+        2.1/2 turn alice 4 a=3
+        > refused: its base was
+        restart
+        2.2/0 begin
+        > let in
+        show
+        > fence 2.2/0
+        > alice a=1
+        > bob recorded 2 seed 7
+        > id 1 until 100: answered 1
+        2.1/3 turn alice 5 a=4
+        > fenced: 2.1/3 where 2.2/1 is let in
+        2.2/1 turn alice 4 a=3; turn bob 2 recorded b=1
+        > committed
+        > committed
+        ",
+    );
+}
+
+#[test]
 fn stragglers_of_an_earlier_term_never_take_effect_whatever_they_hold() {
     check(
         "

@@ -149,6 +149,9 @@ async fn a_row_that_can_not_be_decoded_fails_the_turn() {
     assert!(matches!(view.rows(b"", b"z", 9).await, Err(TurnFailure::Storage(_))));
 }
 
+/// A change of committed rows while a reader is under way.
+type ToRows = fn(&Reading);
+
 /// Committed rows `b`, `d` and `f`, and a reader.
 struct Reading {
     rows: AgentRows,
@@ -205,7 +208,7 @@ async fn reads_fit_together_while_nothing_that_was_read_changes() {
 
 #[tokio::test]
 async fn a_row_that_changed_between_two_reads_does_not_fit() {
-    let changes: [(&str, fn(&Reading)); 4] = [
+    let changes: [(&str, ToRows); 4] = [
         ("a row that was read changed", |reading| reading.put("b", 2)),
         ("it was deleted", |reading| reading.delete("b")),
         ("one came where there was none", |reading| reading.put("a", 2)),
@@ -231,7 +234,7 @@ async fn a_row_that_changed_between_two_reads_does_not_fit() {
 
 #[tokio::test]
 async fn a_range_that_changed_does_not_fit() {
-    let changes: [(bool, fn(&Reading)); 8] = [
+    let changes: [(bool, ToRows); 8] = [
         // `last` is `d`, the greatest of `a..=e`; the two first of `a..z` are `b` and `d`.
         (false, |reading| reading.put("e", 2)),
         (false, |reading| reading.put("d", 2)),
