@@ -20,7 +20,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::ExitStatus,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
@@ -39,6 +39,7 @@ pub struct Processes {
     processes: BTreeMap<String, Process>,
     endpoints: BTreeMap<String, String>,
     folder: TempDir,
+    began: Instant,
     ended_well: bool,
     _alone: Option<MutexGuard<'static, ()>>,
 }
@@ -68,8 +69,9 @@ impl Processes {
             processes.insert(server.name, process);
         }
         let binary = binary.into();
+        let began = Instant::now();
         let mut grid =
-            Self { binary, options, processes, endpoints, folder, ended_well: false, _alone: None };
+            Self { binary, options, processes, endpoints, folder, began, ended_well: false, _alone: None };
         grid.start_all()?;
         grid.until_well().await?;
         Ok(grid)
@@ -118,7 +120,7 @@ impl Processes {
     /// SIGKILL of all these before the end of the first is waited for.
     pub fn kill_together(&mut self, names: &[String]) -> anyhow::Result<()> {
         for name in names {
-            self.process(name)?.signal(Signal::KILL)?;
+            self.signal(name, Signal::KILL)?;
         }
         for name in names {
             self.process(name)?.reap()?;
@@ -128,34 +130,39 @@ impl Processes {
 
     /// SIGSTOP: the process keeps its sockets and does nothing.
     pub fn freeze(&mut self, name: &str) -> anyhow::Result<()> {
-        self.process(name)?.signal(Signal::STOP)
+        self.signal(name, Signal::STOP)
     }
 
     /// SIGCONT.
     pub fn thaw(&mut self, name: &str) -> anyhow::Result<()> {
-        self.process(name)?.signal(Signal::CONT)
+        self.signal(name, Signal::CONT)
     }
 
     /// SIGTERM; returns before the process has ended.
     pub fn terminate(&mut self, name: &str) -> anyhow::Result<()> {
-        self.process(name)?.signal(Signal::TERM)
+        self.signal(name, Signal::TERM)
     }
 
     /// Waits until a process has ended by itself, `limit` at most.
     pub async fn ended(&mut self, name: &str, limit: Duration) -> anyhow::Result<ExitStatus> {
-        self.process(name)?.ended(limit).await
+        let status = self.process(name)?.ended(limit).await?;
+        self.tell(format_args!("{name} has ended: {status}"));
+        Ok(status)
     }
 
     /// Starts a server again on its data.
     pub fn restart(&mut self, name: &str) -> anyhow::Result<()> {
         let binary = self.binary.clone();
+        self.tell(format_args!("start {name}"));
         self.process(name)?.start(&binary)
     }
 
     /// Starts all that do not run.
     pub fn start_all(&mut self) -> anyhow::Result<()> {
-        for process in self.processes.values_mut().filter(|process| !process.is_running()) {
-            process.start(&self.binary)?;
+        for name in self.names() {
+            if !self.processes[&name].is_running() {
+                self.restart(&name)?;
+            }
         }
         Ok(())
     }
@@ -166,6 +173,7 @@ impl Processes {
         let wanted = Wanted { nodes: self.options.nodes, regions: usize::from(self.options.regions) };
         let endpoint = self.endpoint()?;
         until_well(&endpoint, wanted, PROBE, WELL_LIMIT).await?;
+        self.tell("all is well");
         self.check_all_run()
     }
 
@@ -200,13 +208,25 @@ impl Processes {
         Ok(())
     }
 
+    /// Shown if the test fails.
+    pub fn tell(&self, what: impl std::fmt::Display) {
+        eprintln!("[{:7.3} s] {what}", self.began.elapsed().as_secs_f64());
+    }
+
+    fn signal(&mut self, name: &str, signal: Signal) -> anyhow::Result<()> {
+        self.tell(format_args!("{signal:?} to {name}"));
+        self.process(name)?.signal(signal)
+    }
+
     fn process(&mut self, name: &str) -> anyhow::Result<&mut Process> {
         self.processes.get_mut(name).with_context(|| format!("there is no process '{name}'"))
     }
 }
 
+/// openraft calls it an error that a replica which is stopped stops.
 fn is_error(line: &str) -> bool {
-    line.contains(" ERROR ") || line.contains("panicked at")
+    let is_told = line.contains(" ERROR ") && !line.contains(" ERROR openraft::");
+    is_told || line.contains("panicked at")
 }
 
 impl Drop for Processes {
