@@ -56,12 +56,12 @@ for name, value in (
     ("traceparent", "00-zz-zz-zz"),
 ):
     shown = value if len(value) < 40 else f"{len(value)} bytes"
-    # A header that is not acted on yet may be left unread.
+    # A header that is not acted on yet may be left unread, or refused as not supported.
     call(
         f"{name}: {shown or 'empty'}",
         "/counter.v1.Counter/Get",
         protobuf((1, "hostile")),
-        *(INVALID if len(value) > 200 else (*INVALID, "OK")),
+        *(INVALID if len(value) > 200 else (*INVALID, "UNIMPLEMENTED UNKNOWN_METHOD", "OK")),
         metadata=((name, value),),
     )
 
@@ -180,7 +180,15 @@ for name, question in (
 ):
 
     @attack(
-        f"reflection: {name}", EXTENSION, "OK", "NOT_FOUND", "INVALID_ARGUMENT", "UNIMPLEMENTED", "INTERNAL"
+        f"reflection: {name}",
+        EXTENSION,
+        "OK",
+        "NOT_FOUND",
+        "INVALID_ARGUMENT",
+        "UNIMPLEMENTED",
+        "INTERNAL",
+        # Past the size that a question may have.
+        "OUT_OF_RANGE",
     )
     def _(target, question=question):
         return target.stream(REFLECTION, iter([question]))

@@ -106,6 +106,6 @@ mod tests {
         let file = "name = \"n\"\ndata = \"d\"\nlisten = \"h:1\"\ncatalog = [\"c:1\"]\npeer_token = \"t\"\n\
                     [timing]\nheartbeat_ms = 700\n";
         let error = resolved(file, &[]).unwrap_err().to_string();
-        assert!(error.contains("heartbeat_ms (700) < election_min_ms (600)"), "{error}");
+        assert!(error.contains("heartbeat_ms (700) < election_min_ms (500)"), "{error}");
     }
 }
