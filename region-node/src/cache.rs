@@ -280,50 +280,56 @@ mod tests {
 
     #[test]
     fn no_reader_sees_an_older_row_after_a_newer_one() {
-        let (cache, ended) = (cache(), AtomicBool::new(false));
+        // Reads from the cache that the readers together must have made before the writer ends.
+        const HITS_MIN: u64 = 2_000;
+        const ROUNDS_MIN: u64 = 5_000;
+        // So that a cache that takes nothing in ends the test, too.
+        const ROUNDS_MAX: u64 = 5_000_000;
+        let (cache, ended, hits) = (cache(), AtomicBool::new(false), AtomicU64::new(0));
         let stored: Vec<AtomicU64> = (0..4).map(|_| AtomicU64::new(0)).collect();
         let number_of =
             |row: Option<Arc<Row>>| u64::from_be_bytes(row.unwrap().items()[0].as_ref().try_into().unwrap());
-        std::thread::scope(|scope| {
-            let read = || {
-                let (mut seen, mut from_cache) = ([0; 4], 0);
-                while !ended.load(SeqCst) {
-                    for (place, stored) in stored.iter().enumerate() {
-                        let key = key(&format!("k{place}"));
-                        let number = match cache.get(ONE, &key) {
-                            Some(row) => {
-                                from_cache += 1;
-                                number_of(row)
-                            }
-                            None => {
-                                let load = cache.begin_load(&key);
-                                let number = stored.load(SeqCst);
-                                std::thread::yield_now();
-                                cache.end_load(&load, ONE, key, row(number));
-                                number
-                            }
-                        };
-                        assert!(number >= seen[place], "{number} after {}", seen[place]);
-                        seen[place] = number;
-                    }
+        let read = || {
+            let mut seen = [0; 4];
+            while !ended.load(SeqCst) {
+                for (place, stored) in stored.iter().enumerate() {
+                    let key = key(&format!("k{place}"));
+                    let number = match cache.get(ONE, &key) {
+                        Some(row) => {
+                            hits.fetch_add(1, SeqCst);
+                            number_of(row)
+                        }
+                        None => {
+                            let load = cache.begin_load(&key);
+                            let number = stored.load(SeqCst);
+                            std::thread::yield_now();
+                            cache.end_load(&load, ONE, key, row(number));
+                            number
+                        }
+                    };
+                    assert!(number >= seen[place], "{number} after {}", seen[place]);
+                    seen[place] = number;
                 }
-                from_cache
-            };
+            }
+        };
+        std::thread::scope(|scope| {
             let readers: Vec<_> = (0..3).map(|_| scope.spawn(read)).collect();
-            for round in 1..5_000 {
+            let mut round = 0;
+            while (round < ROUNDS_MIN || hits.load(SeqCst) < HITS_MIN)
+                && round < ROUNDS_MAX
+                && !readers.iter().any(|reader| reader.is_finished())
+            {
+                round += 1;
                 let places = [round as usize % 4, round as usize / 4 % 4];
                 let change = cache.change(ONE, &places.map(|place| key(&format!("k{place}"))));
                 for place in places {
                     stored[place].store(round, SeqCst);
                 }
                 drop(change);
-                if round % 16 == 0 {
-                    std::thread::yield_now();
-                }
+                std::thread::yield_now();
             }
             ended.store(true, SeqCst);
-            let from_cache: u64 = readers.into_iter().map(|reader| reader.join().unwrap()).sum();
-            assert!(from_cache > 0, "nothing was ever read from the cache");
         });
+        assert!(hits.load(SeqCst) >= HITS_MIN, "{} reads from the cache", hits.load(SeqCst));
     }
 }

@@ -54,17 +54,17 @@ pub async fn append(log: &mut LogStore, entries: Vec<Entry>) -> io::Result<()> {
 
 /// Commands are `key+1`, which counts in a row, so that a command that is applied twice shows;
 /// `key-`, which deletes it; and `fail`.
-#[derive(Default)]
 pub struct Counting {
     seen: Arc<Mutex<Vec<String>>>,
+    /// What readers see, whatever the machine is told.
+    readable: Arc<RowStore>,
 }
 
 impl Machine for Counting {
     type Outcome = String;
 
     fn restore(&mut self, rows: &dyn Rows) -> Result<(), RowsError> {
-        let rows = rows.scan(b"", None, usize::MAX)?.len();
-        self.seen.lock().unwrap().push(format!("restored from {rows} rows"));
+        self.seen.lock().unwrap().push(format!("restored from {} rows", count_of(rows)));
         Ok(())
     }
 
@@ -83,8 +83,12 @@ impl Machine for Counting {
     }
 
     fn visible(&mut self) {
-        self.seen.lock().unwrap().push("visible".to_owned());
+        self.seen.lock().unwrap().push(format!("visible: {} rows", count_of(&*self.readable)));
     }
+}
+
+fn count_of(rows: &dyn Rows) -> usize {
+    rows.scan(b"", None, usize::MAX).unwrap().len()
 }
 
 fn number(text: &[u8]) -> u64 {
@@ -121,7 +125,7 @@ impl Applying {
     pub fn over(rows: Arc<RowStore>, store: Arc<dyn CheckpointStore>) -> io::Result<Self> {
         let checkpointer = Checkpointer::new(store);
         let seen: Arc<Mutex<Vec<String>>> = Arc::default();
-        let counting = Counting { seen: Arc::clone(&seen) };
+        let counting = Counting { seen: Arc::clone(&seen), readable: Arc::clone(&rows) };
         let noting = Box::new(Noting(Arc::clone(&seen)));
         let machine = StateMachine::open(counting, Arc::clone(&rows), noting, checkpointer.clone())?;
         Ok(Self { machine, rows, checkpointer, seen })

@@ -9,12 +9,15 @@ use crate::{
     codec,
     machine::Position,
     raft_types::{Entry, StoredMembership},
-    row_store::{CheckpointStore, MemoryStore, SledOptions, SledStore},
+    row_store::{CheckpointStore, CheckpointTree, MemoryStore, SledOptions, SledStore, StoreError},
     state_machine::SnapshotRows,
 };
 use bytes::Bytes;
 use openraft::{EntryPayload, RaftSnapshotBuilder, entry::RaftEntry, storage::RaftStateMachine};
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 fn membership(term: u64, index: u64, seed: u64) -> Entry {
     Entry::new(id(term, index), EntryPayload::Membership(Random::new(seed).membership()))
@@ -31,15 +34,15 @@ async fn entries_are_applied_in_order_and_told_once_they_are_visible() {
     assert_eq!(
         applying.seen(),
         [
-            "visible",
+            "visible: 0 rows",
             "1.0 nothing",
-            "visible",
+            "visible: 0 rows",
             "1.1 nothing",
-            "visible",
+            "visible: 1 rows",
             "1.2 a is 5",
-            "visible",
+            "visible: 1 rows",
             "2.3 a is 7",
-            "visible",
+            "visible: 2 rows",
             "2.4 b is 1"
         ]
     );
@@ -158,6 +161,54 @@ async fn a_checkpoint_says_what_is_durable() {
     drop(snapshot);
     assert_eq!(checkpoint(&applying).await, applying.rows.mark());
     assert_eq!(applying.rows.dirty_rows(), 0);
+}
+
+/// A store whose disk fails on demand.
+#[derive(Clone, Default)]
+struct FailingStore {
+    store: MemoryStore,
+    fails: Arc<AtomicBool>,
+}
+
+impl CheckpointStore for FailingStore {
+    fn tree(&self, group: u64) -> Result<Arc<dyn CheckpointTree>, StoreError> {
+        self.store.tree(group)
+    }
+
+    fn drop_tree(&self, group: u64) -> Result<(), StoreError> {
+        self.store.drop_tree(group)
+    }
+
+    fn make_durable(&self) -> Result<(), StoreError> {
+        if self.fails.load(Ordering::Relaxed) {
+            return Err(StoreError::Malformed { found: "what the test wants".to_owned() });
+        }
+        self.store.make_durable()
+    }
+
+    fn trees(&self) -> Result<Vec<u64>, StoreError> {
+        self.store.trees()
+    }
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_is_not_on_the_disk_is_not_said_to_be() {
+    let store = FailingStore::default();
+    let mut applying = Applying::open(Arc::new(store.clone()));
+    applying.apply([command(1, 0, "a+1")]).await.unwrap();
+    let first = applying.checkpointer.checkpoint(&applying.rows).await.unwrap();
+    applying.apply([command(1, 1, "a+1")]).await.unwrap();
+
+    store.fails.store(true, Ordering::Relaxed);
+    let mut builder = applying.machine.get_snapshot_builder().await;
+    assert!(builder.build_snapshot().await.is_err(), "the log would be purged up to it");
+    assert!(applying.checkpointer.checkpoint(&applying.rows).await.is_err());
+    assert_eq!(applying.rows.checkpoint_mark(), first);
+    assert_eq!(applying.all(), "a=2");
+
+    store.fails.store(false, Ordering::Relaxed);
+    let second = applying.checkpointer.checkpoint(&applying.rows).await.unwrap();
+    assert_eq!((second.clone(), second), (applying.rows.mark(), applying.rows.checkpoint_mark()));
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ impl Random {
 
     /// Short keys of few letters, the least and the greatest among them, so that keys meet.
     fn key(&mut self) -> Bytes {
-        let length = self.below(4);
+        let length = [0, 1, 2, 2, 3][self.below(5) as usize];
         (0..length).map(|_| [0, 1, b'a', 0xff][self.below(4) as usize]).collect::<Vec<u8>>().into()
     }
 }
@@ -136,6 +136,26 @@ async fn many_deleted_rows_are_stepped_over() {
     assert_eq!(view.last_row_at_or_before(&key(1), &key(198)).await.unwrap(), None);
     assert_eq!(view.rows(b"k", b"l", 2).await.unwrap(), [(key(0), row(0)), (key(199), row(199))]);
     assert_eq!(view.rows(b"k", b"l", 1).await.unwrap(), [(key(0), row(0))]);
+}
+
+#[tokio::test]
+async fn right_below_a_deleted_row_nothing_is_overlooked() {
+    let alice = agent("alice");
+    // Each key, and the greatest of the others below it.
+    let neighbours: [(&[u8], &[u8]); 5] =
+        [(b"a\0", b"a"), (b"a\0\0", b"a\0"), (b"b", b"a\xff\xff\xff"), (b"\0", b""), (b"a\x01", b"a\0\xff")];
+    for (deleted, below) in neighbours {
+        let (deleted, below) = (Bytes::from_static(deleted), Bytes::from_static(below));
+        let rows = rows_of_alice();
+        commit(&rows, &alice, &[(deleted.clone(), Some(row(1))), (below.clone(), Some(row(2)))]);
+        let mut overlay = Overlay::default();
+        overlay.write(1, &[RowWrite::Delete(deleted.clone())]);
+        let view = View::of_turn(rows, overlay, calls_of(&alice));
+        let last = view.last_row_at_or_before(b"", &deleted).await.unwrap();
+        assert_eq!(last, Some((below.clone(), row(2))), "below {deleted:?}");
+        let last = view.last_row_at_or_before(&below, &deleted).await.unwrap();
+        assert_eq!(last, Some((below, row(2))), "the range begins at it");
+    }
 }
 
 #[tokio::test]
