@@ -13,12 +13,16 @@ use afdg_agent::row::Row;
 use afdg_types::RegionId;
 use bytes::Bytes;
 use std::{
-    collections::BTreeSet,
     hash::{BuildHasher, RandomState},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 const STRIPES: usize = 256;
+/// Bits of the filter of rows that were ever cached: 16 KiB.
+const FILTER_BITS: usize = 1 << 17;
 /// What an entry costs besides the row: key, counters of the cache's policy.
 const ENTRY_BYTES: usize = 160;
 
@@ -32,7 +36,17 @@ struct Key {
 pub struct RowCache {
     rows: moka::sync::Cache<Key, Option<Arc<Row>>>,
     stripes: Vec<Mutex<Stripe>>,
+    /// A row whose bit is not set was never cached, so a change of it has nothing to take out. That is
+    /// every row of a replica that only follows.
+    ever_cached: Vec<AtomicU64>,
     hasher: RandomState,
+}
+
+/// Where a row belongs.
+#[derive(Clone, Copy)]
+struct Place {
+    stripe: usize,
+    bit: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,7 +57,7 @@ struct Stripe {
 
 /// Taken before a load; says afterwards whether what was loaded may be cached.
 pub struct Load {
-    stripe: usize,
+    place: Place,
     /// Changes begun by then; none if one was on its way.
     begun: Option<u64>,
 }
@@ -61,6 +75,7 @@ impl RowCache {
                 .support_invalidation_closures()
                 .build(),
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
+            ever_cached: (0..FILTER_BITS / 64).map(|_| AtomicU64::new(0)).collect(),
             hasher: RandomState::new(),
         }
     }
@@ -70,29 +85,38 @@ impl RowCache {
     }
 
     pub fn begin_load(&self, row: &[u8]) -> Load {
-        let stripe = self.stripe_of(row);
-        let now = *self.lock(stripe);
-        Load { stripe, begun: (now.on_their_way == 0).then_some(now.begun) }
+        let place = self.place_of(row);
+        let now = *self.lock(place.stripe);
+        Load { place, begun: (now.on_their_way == 0).then_some(now.begun) }
     }
 
     pub fn end_load(&self, load: &Load, region: RegionId, key: Bytes, row: Option<Arc<Row>>) {
         // Held until the row is in, so that a change that begins now takes it out again.
-        let now = self.lock(load.stripe);
+        let now = self.lock(load.place.stripe);
         if load.begun == Some(now.begun) {
+            let (word, mask) = filter_bit(load.place.bit);
+            self.ever_cached[word].fetch_or(mask, Ordering::Relaxed);
             self.rows.insert(Key { region, row: key }, row);
         }
     }
 
     /// Begins a change of `rows`; it ends when what is returned is dropped.
     pub fn change(self: &Arc<Self>, region: RegionId, rows: &[Bytes]) -> Change {
-        let stripes: BTreeSet<usize> = rows.iter().map(|row| self.stripe_of(row)).collect();
+        let places: Vec<Place> = rows.iter().map(|row| self.place_of(row)).collect();
+        let mut stripes: Vec<usize> = places.iter().map(|place| place.stripe).collect();
+        stripes.sort_unstable();
+        stripes.dedup();
         for stripe in &stripes {
             let mut stripe = self.lock(*stripe);
             stripe.begun += 1;
             stripe.on_their_way += 1;
         }
-        for row in rows {
-            self.rows.invalidate(&Key { region, row: row.clone() });
+        // Whoever cached a row before that set its bit under the stripe's lock.
+        for (row, place) in rows.iter().zip(places) {
+            let (word, mask) = filter_bit(place.bit);
+            if self.ever_cached[word].load(Ordering::Relaxed) & mask != 0 {
+                self.rows.invalidate(&Key { region, row: row.clone() });
+            }
         }
         Change { cache: Arc::clone(self), stripes }
     }
@@ -108,8 +132,9 @@ impl RowCache {
         }
     }
 
-    fn stripe_of(&self, row: &[u8]) -> usize {
-        (self.hasher.hash_one(row) % STRIPES as u64) as usize
+    fn place_of(&self, row: &[u8]) -> Place {
+        let hash = self.hasher.hash_one(row) as usize;
+        Place { stripe: hash % STRIPES, bit: hash / STRIPES % FILTER_BITS }
     }
 
     fn lock(&self, stripe: usize) -> MutexGuard<'_, Stripe> {
@@ -117,10 +142,16 @@ impl RowCache {
     }
 }
 
+/// Word and mask of a bit of the filter.
+fn filter_bit(bit: usize) -> (usize, u64) {
+    (bit / 64, 1 << (bit % 64))
+}
+
 /// A change that is on its way.
 pub struct Change {
     cache: Arc<RowCache>,
-    stripes: BTreeSet<usize>,
+    /// Each once.
+    stripes: Vec<usize>,
 }
 
 impl Drop for Change {
@@ -135,7 +166,7 @@ impl Drop for Change {
 mod tests {
     use super::*;
     use afdg_agent::row::Page;
-    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
     const ONE: RegionId = RegionId(1);
     const TWO: RegionId = RegionId(2);
@@ -160,8 +191,11 @@ mod tests {
 
     /// A key other than `text` whose changes are counted together with those of `text`.
     fn neighbour(cache: &RowCache, text: &str) -> String {
-        let stripe = cache.stripe_of(text.as_bytes());
-        (0..).map(|n| format!("n{n}")).find(|other| cache.stripe_of(other.as_bytes()) == stripe).unwrap()
+        let stripe = cache.place_of(text.as_bytes()).stripe;
+        (0..)
+            .map(|n| format!("n{n}"))
+            .find(|other| cache.place_of(other.as_bytes()).stripe == stripe)
+            .unwrap()
     }
 
     #[test]

@@ -188,6 +188,7 @@ fn frames(
 ) -> impl Stream<Item = Result<OutcomeFrame, Status>> + Send {
     futures::stream::unfold(waiting, |mut waiting| async move {
         let first = waiting.recv().await?;
+        afdg_runtime::gather().await;
         let mut outcomes = Vec::with_capacity(16);
         let mut bytes = 0;
         let mut next = Some(first);

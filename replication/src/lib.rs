@@ -31,4 +31,4 @@ pub use identity::{Identity, IdentityError};
 pub use machine::{Machine, Observer, Position};
 pub use peers::PeerEndpoint;
 pub use replica::{Lead, Replica, WriteError};
-pub use row_store::{RowSnapshot, RowStore, RowWriter};
+pub use row_store::{Found, RowSnapshot, RowStore, RowWriter};

@@ -5,6 +5,7 @@
 mod clock;
 mod disk;
 mod entropy;
+mod gather;
 mod net;
 pub mod process;
 mod serve;
@@ -13,6 +14,7 @@ mod tasks;
 pub use clock::{Clock, SystemClock};
 pub use disk::{AppendFile, Disk, RealDisk};
 pub use entropy::{Entropy, SystemEntropy};
+pub use gather::gather;
 pub use net::{BoxIo, Incoming, Io, Listener, Net, TcpNet, channel_to};
 pub use serve::serve;
 pub use tasks::{OnEnd, Tasks};

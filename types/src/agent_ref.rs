@@ -17,7 +17,7 @@ impl AgentRef {
     pub fn new(agent_type: &str, key: &str) -> Result<Self, AgentRefError> {
         check_type(agent_type)?;
         check_key(key)?;
-        Ok(Self { text: format!("{agent_type}/{key}").into(), type_bytes: agent_type.len() as u16 })
+        Ok(Self { text: [agent_type, "/", key].concat().into(), type_bytes: agent_type.len() as u16 })
     }
 
     pub fn agent_type(&self) -> &str {

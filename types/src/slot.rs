@@ -3,6 +3,7 @@
 use crate::AgentRef;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Number of slots.
 pub const SLOTS: u16 = 16_384;
@@ -15,11 +16,14 @@ pub struct Slot(pub u16);
 impl Slot {
     /// `xxh3_64(type "/" tag(key)) mod 16384`.
     pub fn of(agent: &AgentRef) -> Self {
-        let mut hasher = xxhash_rust::xxh3::Xxh3::new();
-        hasher.update(agent.agent_type().as_bytes());
-        hasher.update(b"/");
-        hasher.update(tag(agent.key()).as_bytes());
-        Slot((hasher.digest() % u64::from(SLOTS)) as u16)
+        let (text, key) = (agent.as_str(), agent.key());
+        let tag = tag(key);
+        let hash = if tag.len() == key.len() {
+            xxh3_64(text.as_bytes())
+        } else {
+            xxh3_64([agent.agent_type(), "/", tag].concat().as_bytes())
+        };
+        Slot((hash % u64::from(SLOTS)) as u16)
     }
 }
 

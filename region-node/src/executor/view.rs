@@ -8,7 +8,7 @@ use afdg_agent::{
     row::Row,
 };
 use afdg_region_machine::table::entities;
-use afdg_replication::RowStore;
+use afdg_replication::{Found, RowStore};
 use afdg_types::{AgentRef, CallError, RegionId, Rows, RowsError};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -26,6 +26,10 @@ pub struct AgentRows {
     pub cache: Arc<RowCache>,
 }
 
+/// A row that waits in memory for a checkpoint is cached as well if it is so long that decoding it costs
+/// more than keeping the cache in step with its changes.
+const DECODED_BYTES_MIN: usize = 1_024;
+
 fn storage(error: impl std::fmt::Display) -> TurnFailure {
     TurnFailure::Storage(error.to_string())
 }
@@ -41,8 +45,11 @@ impl AgentRows {
             return Ok(row);
         }
         let load = self.cache.begin_load(&stored_key);
-        let row = self.stored_row(key)?;
-        self.cache.end_load(&load, self.region, stored_key, row.clone());
+        let (stored, found) = self.rows.get_from(&stored_key).map_err(storage)?;
+        let row = stored.as_deref().map(decode).transpose()?;
+        if found == Found::InTree || stored.is_some_and(|stored| stored.len() >= DECODED_BYTES_MIN) {
+            self.cache.end_load(&load, self.region, stored_key, row.clone());
+        }
         Ok(row)
     }
 

@@ -100,9 +100,7 @@ impl Owner {
             leading.reads.push(admission);
             return;
         }
-        if let Some(admission) = self.answer_known(admission) {
-            self.enqueue(admission);
-        }
+        self.answer_or_enqueue(admission);
     }
 
     /// Keeps a message until the new leader is ready.
@@ -124,11 +122,7 @@ impl Owner {
             Ok(_) if self.leading.as_ref().is_some_and(|leading| !leading.ready) => {
                 self.keep_early(admission)
             }
-            Ok(_) => {
-                if let Some(admission) = self.answer_known(admission) {
-                    self.enqueue(admission);
-                }
-            }
+            Ok(_) => self.answer_or_enqueue(admission),
             Err(error) => {
                 let hint = self.leader_hint();
                 admission.reply_to.refuse_not_leader(error, hint);
@@ -136,10 +130,16 @@ impl Owner {
         }
     }
 
-    /// Answers a message whose id is known, under way or done; gives back one that is new.
-    fn answer_known(&mut self, admission: Admission) -> Option<Admission> {
-        let id = admission.message_id;
+    fn answer_or_enqueue(&mut self, admission: Admission) {
         let digest = replies::digest(&admission.agent, &admission.method, &admission.request);
+        if let Some(admission) = self.answer_known(admission, digest) {
+            self.enqueue(admission, digest);
+        }
+    }
+
+    /// Answers a message whose id is known, under way or done; gives back one that is new.
+    fn answer_known(&mut self, admission: Admission, digest: u128) -> Option<Admission> {
+        let id = admission.message_id;
         let leading = self.leading.as_mut()?;
         if let Some(waiters) = leading.waiters.get_mut(&id) {
             if waiters.replies.len() >= WAITERS_MAX {
@@ -210,7 +210,7 @@ impl Owner {
         }
     }
 
-    fn enqueue(&mut self, admission: Admission) {
+    fn enqueue(&mut self, admission: Admission, digest: u128) {
         let Some(leading) = self.leading.as_mut() else { return };
         let Admission { agent, method, message_id, request, deadline, chain, reply_to } = admission;
         let state = leading.agents.entry(agent.clone()).or_default();
@@ -218,7 +218,6 @@ impl Owner {
             reply_to.refuse(overloaded("as many messages wait for the agent as may"));
             return;
         }
-        let digest = replies::digest(&agent, &method, &request);
         let bytes = request.len();
         let message = Message { message_id, method, request, digest, deadline, chain, bytes };
         state.queue.push_back(message);

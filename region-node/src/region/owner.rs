@@ -20,7 +20,7 @@ use afdg_region_machine::{
 };
 use afdg_replication::{Lead, WriteError};
 use afdg_router::Router;
-use afdg_runtime::{OnEnd, Tasks, World};
+use afdg_runtime::{OnEnd, Tasks, World, gather};
 use afdg_types::{AgentRef, GridError, NodeId, Reason, RegionId, RowsError, SlotRange, limits};
 use futures::StreamExt;
 use std::{
@@ -234,6 +234,10 @@ impl Owner {
                 Happened::Entry(result, ops) => self.entry_ended(result, ops),
                 Happened::Event(event) => {
                     self.handle(event);
+                    // Turns that end about now share the next entry.
+                    if self.leading.as_ref().is_some_and(|leading| leading.proposed.is_empty()) {
+                        gather().await;
+                    }
                     for _ in 1..EVENTS_AT_ONCE {
                         let Ok(event) = happening.try_recv() else { break };
                         self.handle(event);

@@ -12,6 +12,7 @@ const FRAME_MESSAGES_MAX: usize = 512;
 pub fn frames(messages: mpsc::Receiver<PeerMessage>) -> impl Stream<Item = PeerFrame> + Send + 'static {
     futures::stream::unfold(messages, |mut messages| async move {
         let first = messages.recv().await?;
+        afdg_runtime::gather().await;
         let mut bytes = first.body.len();
         let mut frame = vec![first];
         while bytes < FRAME_BYTES_TARGET && frame.len() < FRAME_MESSAGES_MAX {

@@ -86,7 +86,7 @@ impl Checkpoint {
     }
 
     pub fn rows(&self) -> usize {
-        self.tables.iter().map(|table| table.rows.len()).sum()
+        self.tables.iter().map(|table| table.len()).sum()
     }
 
     /// Applies the tables to the tree. Blocks.

@@ -25,7 +25,7 @@ mod writer;
 
 pub use checkpoint::{Checkpoint, Replacement};
 pub use memory::MemoryStore;
-pub use rows::RowStore;
+pub use rows::{Found, RowStore};
 pub use sled_store::{SledOptions, SledStore};
 pub use snapshot::RowSnapshot;
 pub use writer::RowWriter;

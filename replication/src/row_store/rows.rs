@@ -39,6 +39,14 @@ pub(super) struct Layers {
     pub version: u64,
 }
 
+/// Where a row was found, or looked for last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    InMemory,
+    /// In the tree of the last checkpoint, on disk or in its own cache.
+    InTree,
+}
+
 impl RowStore {
     /// The rows as the last checkpoint left them.
     pub fn open(tree: Arc<dyn CheckpointTree>) -> Result<RowStore, RowsError> {
@@ -94,12 +102,27 @@ impl RowStore {
     /// Rows that wait for a checkpoint; one that changed again after a freeze counts twice.
     pub fn dirty_rows(&self) -> usize {
         let layers = self.read();
-        layers.active.rows.len() + layers.frozen.iter().map(|table| table.rows.len()).sum::<usize>()
+        layers.active.len() + layers.frozen.iter().map(|table| table.len()).sum::<usize>()
     }
 
     /// Live snapshots, each of which holds checkpoints back.
     pub fn snapshots(&self) -> usize {
         self.read().snapshots
+    }
+
+    /// A row, and where it was found.
+    pub fn get_from(&self, key: &[u8]) -> Result<(Option<Bytes>, Found), RowsError> {
+        let layers = self.read();
+        if let Some(value) = layers.active.get(key) {
+            return Ok((value.clone(), Found::InMemory));
+        }
+        if let Some(value) = layers.frozen.iter().rev().find_map(|table| table.get(key)) {
+            return Ok((value.clone(), Found::InMemory));
+        }
+        // One row can't be seen in part: if the tree changes meanwhile, the newer value is as right.
+        let tree = layers.tree.clone();
+        drop(layers);
+        Ok((tree.get(key)?, Found::InTree))
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Layers> {
@@ -192,7 +215,7 @@ impl RowStore {
 pub(super) const PAGE_ROWS_MAX: usize = 64;
 
 fn with_own<'a>(own: &'a Table, layers: &[&'a Table]) -> Vec<&'a Table> {
-    std::iter::once(own).filter(|own| !own.rows.is_empty()).chain(layers.iter().copied()).collect()
+    std::iter::once(own).filter(|own| !own.is_empty()).chain(layers.iter().copied()).collect()
 }
 
 impl Layers {
@@ -202,7 +225,7 @@ impl Layers {
 
     /// Makes the active table one that never changes.
     pub fn freeze(&mut self) {
-        if !self.active.rows.is_empty() {
+        if !self.active.is_empty() {
             self.frozen.push(Arc::new(std::mem::take(&mut self.active)));
         }
     }
@@ -210,17 +233,7 @@ impl Layers {
 
 impl Rows for RowStore {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, RowsError> {
-        let layers = self.read();
-        if let Some(value) = layers.active.rows.get(key) {
-            return Ok(value.clone());
-        }
-        if let Some(value) = layers.frozen.iter().rev().find_map(|table| table.rows.get(key)) {
-            return Ok(value.clone());
-        }
-        // One row can't be seen in part: if the tree changes meanwhile, the newer value is as right.
-        let tree = layers.tree.clone();
-        drop(layers);
-        Ok(tree.get(key)?)
+        Ok(self.get_from(key)?.0)
     }
 
     fn last_at_or_before(&self, from: &[u8], at: &[u8]) -> Result<Option<(Bytes, Bytes)>, RowsError> {

@@ -19,9 +19,7 @@ impl<'a> RowWriter<'a> {
     /// Makes the changes visible, all at once, with the mark that stands for them.
     pub fn commit(self, mark: Bytes) {
         let mut layers = self.store.lock();
-        for change in self.changes.rows {
-            layers.active.put(change);
-        }
+        layers.active.put_all(self.changes);
         layers.mark = Some(mark);
         layers.version += 1;
     }
@@ -29,7 +27,7 @@ impl<'a> RowWriter<'a> {
 
 impl Rows for RowWriter<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, RowsError> {
-        match self.changes.rows.get(key) {
+        match self.changes.get(key) {
             Some(value) => Ok(value.clone()),
             None => self.store.get(key),
         }

@@ -53,6 +53,11 @@ pub(super) async fn recover(disk: &dyn Disk, folder: &Path) -> Result<Recovered,
         let last = at + 1 == sequences.len();
         match replay.segment(sequence, &bytes, &file, last)? {
             End::Whole => {}
+            End::Reserved { keep } if last => {
+                disk.truncate(&file, keep).await.map_err(failed("cut", &file))?;
+            }
+            // The next segment's number tells that nothing is missing.
+            End::Reserved { .. } => {}
             End::Torn { keep: Some(offset), found } => {
                 tracing::warn!(file = %file.display(), offset, found, "cut off the torn end of the log");
                 disk.truncate(&file, offset).await.map_err(failed("cut", &file))?;
@@ -77,6 +82,10 @@ pub(super) async fn recover(disk: &dyn Disk, folder: &Path) -> Result<Recovered,
 /// How a segment ended.
 enum End {
     Whole,
+    /// Zeros follow: space that was reserved and not used.
+    Reserved {
+        keep: u64,
+    },
     /// Only for the last segment: its first bytes that are kept; none if the file goes as a whole.
     Torn {
         keep: Option<u64>,
@@ -129,7 +138,8 @@ impl Replay {
         });
         let mut records = 0;
         let mut offset = HEADER_BYTES;
-        while offset < bytes.len() {
+        let written = bytes.len() - bytes.iter().rev().take_while(|&&byte| byte == 0).count();
+        while offset < written {
             let (record, next) = match Record::decode(bytes, offset) {
                 Ok(decoded) => decoded,
                 Err(found) if last => {
@@ -154,7 +164,8 @@ impl Replay {
             }
             return self.torn(sequence, header, records, offset, found, file);
         }
-        Ok(End::Whole)
+        let reserved = offset < bytes.len();
+        Ok(if reserved { End::Reserved { keep: offset as u64 } } else { End::Whole })
     }
 
     fn check_header(&self, sequence: u64, header: Header) -> Result<(), String> {

@@ -1,6 +1,7 @@
 //! What comes back after crashes and damage, and what refuses to.
 
 use super::{
+    record::Record,
     test_disk::TestDisk,
     tests::{Groups, ask, entry, open},
     *,
@@ -325,4 +326,29 @@ async fn random_histories_come_back_as_a_model_says() {
         }
         assert!(disk.names().len() < 60, "seed {seed}: old segments stay");
     }
+}
+
+#[tokio::test]
+async fn space_reserved_in_older_segments_is_no_damage_and_hides_none() {
+    let disk = filled(500, 20).await;
+    let names = disk.names();
+    assert!(names.len() > 2);
+    for file in &names {
+        disk.content().files.get_mut(file).unwrap().resize(5_000, 0);
+    }
+    let (wal, found) = open(&disk, 500).await.unwrap();
+    assert_eq!(indexes(&found), (1..=20).collect::<Vec<_>>());
+    entry(&wal, 1, 21, "goes on").await.unwrap();
+    wal.close().await;
+    let (_, found) = open(&disk, 500).await.unwrap();
+    assert_eq!(indexes(&found), (1..=21).collect::<Vec<_>>());
+    // The second segment's end is gone, as if it had never been written.
+    let mut content = disk.content();
+    let second = content.files.get_mut(&names[1]).unwrap();
+    let written = second.iter().rposition(|&byte| byte != 0).unwrap();
+    let begins = (0..written).filter(|at| Record::find_begin(&second.clone().into(), *at) == Some(at + 1));
+    let last = begins.last().unwrap() + 1;
+    second[last..].fill(0);
+    drop(content);
+    assert!(matches!(open(&disk, 500).await, Err(WalError::MissingSegment { .. })));
 }

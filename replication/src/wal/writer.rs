@@ -101,6 +101,7 @@ impl Writer {
         let mut closed = Vec::new();
         while closed.is_empty() {
             let Some(first) = self.ops.recv().await else { break };
+            afdg_runtime::gather().await;
             let mut bytes = 0;
             let mut next = Some(first);
             while let Some(op) = next {
