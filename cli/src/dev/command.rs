@@ -4,10 +4,11 @@ use super::{Ready, options, start};
 use crate::{
     arguments::ENDPOINT_DEFAULT,
     environment,
-    failure::{ServerFailed, usage},
+    failure::usage,
     output::{Output, Table},
 };
 use afdg_dev_grid::{DevGrid, DevGridOptions, Size};
+use afdg_process::ProcessError;
 use afdg_runtime::process;
 use anyhow::Context;
 use clap::Args;
@@ -84,7 +85,7 @@ pub async fn run(args: DevArgs, output: &mut Output) -> anyhow::Result<u8> {
     banner(&grid, output)?;
     let ended = tokio::select! {
         ended = &mut end => ended.map(|()| process::EXIT_OK),
-        why = grid.failed() => Err(ServerFailed(why).into()),
+        why = grid.failed() => Err(ProcessError::Server(why).into()),
     };
     if let Some(file) = &args.ready_file {
         // Gone already, perhaps with the folder that it was in.
