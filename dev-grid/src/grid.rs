@@ -119,7 +119,7 @@ impl DevGrid {
         &self.layout
     }
 
-    /// In words: `3 region nodes, 3 catalog servers, 6 regions`.
+    /// In words: `3 region nodes, 3 catalog servers, 3 regions`.
     pub fn size(&self) -> String {
         let Layout { catalogs, nodes, regions, .. } = &self.layout;
         let count =

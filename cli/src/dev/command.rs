@@ -29,14 +29,23 @@ pub struct DevArgs {
     /// Where clients call; port 0 picks one
     #[arg(long, default_value = "127.0.0.1:7400", value_name = "HOST:PORT")]
     listen: String,
-    /// Region nodes [default: 3]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=16))]
+    #[arg(
+        long,
+        help = format!("Region nodes [default: {}]", Size::NODES),
+        value_parser = clap::value_parser!(u16).range(1..=16),
+    )]
     nodes: Option<u16>,
-    /// Catalog servers: 1, 3 or 5 [default: 3]
-    #[arg(long, value_parser = catalogs)]
+    #[arg(
+        long,
+        help = format!("Catalog servers: 1, 3 or 5 [default: {}]", Size::CATALOGS),
+        value_parser = catalogs,
+    )]
     catalogs: Option<u16>,
-    /// Regions [default: 6]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(
+        long,
+        help = format!("Regions [default: {}]", Size::REGIONS),
+        value_parser = clap::value_parser!(u16).range(1..=256),
+    )]
     regions: Option<u16>,
     /// Keep the data here; without it, it is removed at the end
     #[arg(long, value_name = "DIR")]
