@@ -1,5 +1,6 @@
 //! How a command ends other than well, and with which exit code.
 
+use afdg_process::{ProcessError, SettingsError};
 use afdg_runtime::process;
 use std::{fmt, io::Write};
 
@@ -15,18 +16,6 @@ impl fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
-/// A server could not start or go on. Exit code 3.
-#[derive(Debug)]
-pub struct ServerFailed(pub String);
-
-impl fmt::Display for ServerFailed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for ServerFailed {}
-
 /// Shorthand for an `Err` of [`Usage`].
 pub fn usage<T>(what: impl Into<String>) -> anyhow::Result<T> {
     Err(Usage(what.into()).into())
@@ -34,13 +23,11 @@ pub fn usage<T>(what: impl Into<String>) -> anyhow::Result<T> {
 
 /// The exit code that belongs to `error`.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.chain().any(|cause| cause.is::<Usage>()) {
-        process::EXIT_USAGE
-    } else if error.chain().any(|cause| cause.is::<ServerFailed>()) {
-        process::EXIT_SERVER_FAILED
-    } else {
-        process::EXIT_FAILED
+    if error.chain().any(|cause| cause.is::<Usage>() || cause.is::<SettingsError>()) {
+        return process::EXIT_USAGE;
     }
+    let mut of_processes = error.chain().filter_map(|cause| cause.downcast_ref::<ProcessError>());
+    of_processes.next().map_or(process::EXIT_FAILED, ProcessError::exit_code)
 }
 
 /// Writes to standard error. That it is closed harms nobody, so a failed write is let go.
@@ -57,7 +44,11 @@ mod tests {
     fn the_exit_code_follows_the_cause_below_any_context() {
         let wrong = usage::<()>("bad flag").context("while reading x").unwrap_err();
         assert_eq!(exit_code(&wrong), process::EXIT_USAGE);
-        let server: anyhow::Error = ServerFailed("no disk".into()).into();
+        let settings = SettingsError("no file".into());
+        for wrong in [settings.clone().into(), anyhow::Error::from(ProcessError::from(settings))] {
+            assert_eq!(exit_code(&wrong.context("while starting")), process::EXIT_USAGE);
+        }
+        let server: anyhow::Error = ProcessError::server("no disk").into();
         assert_eq!(exit_code(&server), process::EXIT_SERVER_FAILED);
         assert_eq!(exit_code(&anyhow::anyhow!("refused")), process::EXIT_FAILED);
     }

@@ -4,6 +4,7 @@ use crate::{
     DevGridError, DevGridOptions, Layout,
     readiness::{Wanted, until_well},
 };
+use afdg_agent::host::AgentHost;
 use afdg_catalog::{Bootstrap, CatalogConfig, CatalogServer};
 use afdg_extension::{ExtensionConfig, ExtensionServer};
 use afdg_proto::peer_auth::PeerToken;
@@ -13,6 +14,7 @@ use futures::future::{BoxFuture, join_all, select_all, try_join_all};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 use tempfile::TempDir;
@@ -94,7 +96,8 @@ impl DevGrid {
 
         let names = self.node_names();
         let configs: Vec<_> = names.iter().map(|name| self.node_config(name)).collect::<Result<_, _>>()?;
-        let started = configs.into_iter().map(|config| self.start_one_node(config));
+        let started =
+            configs.into_iter().map(|config| self.start_one_node(config, self.options.agents.clone()));
         self.nodes = names.into_iter().zip(try_join_all(started).await?).collect();
         Ok(())
     }
@@ -119,7 +122,7 @@ impl DevGrid {
         &self.layout
     }
 
-    /// In words: `3 region nodes, 3 catalog servers, 6 regions`.
+    /// In words: `3 region nodes, 3 catalog servers, 3 regions`.
     pub fn size(&self) -> String {
         let Layout { catalogs, nodes, regions, .. } = &self.layout;
         let count =
@@ -143,6 +146,13 @@ impl DevGrid {
         leads.max_by_key(|(_, leads)| *leads)
     }
 
+    /// The running node that leads a region, by its own word.
+    pub fn leader_of(&self, region: u64) -> Option<String> {
+        let mut nodes = self.nodes.iter();
+        let leads = |node: &RunningRegionNode| node.leads().iter().any(|led| led.0 == region);
+        nodes.find(|(_, node)| leads(node)).map(|(name, _)| name.clone())
+    }
+
     /// Stops a region node at once, as if it had failed: it hands nothing over.
     pub async fn stop_node(&mut self, name: &str) -> Result<(), DevGridError> {
         self.take_node(name)?.stop().await;
@@ -162,6 +172,15 @@ impl DevGrid {
 
     /// Starts a region node again on its data.
     pub async fn start_node(&mut self, name: &str) -> Result<(), DevGridError> {
+        self.start_node_with(name, self.options.agents.clone()).await
+    }
+
+    /// Starts a region node again on its data, with another program: one that hosts other agents.
+    pub async fn start_node_with(
+        &mut self,
+        name: &str,
+        agents: Arc<dyn AgentHost>,
+    ) -> Result<(), DevGridError> {
         let config = self.node_config(name)?;
         if self.nodes.contains_key(name) {
             return Ok(());
@@ -169,7 +188,7 @@ impl DevGrid {
         // What was stopped may hold its files a little longer.
         let give_up = Instant::now() + Duration::from_millis(START_AGAIN_MS_MAX);
         loop {
-            match self.start_one_node(config.clone()).await {
+            match self.start_one_node(config.clone(), agents.clone()).await {
                 Ok(node) => {
                     self.nodes.insert(name.to_owned(), node);
                     return Ok(());
@@ -214,9 +233,12 @@ impl DevGrid {
         join_all(self.catalogs.into_values().map(afdg_catalog::Running::drain)).await;
     }
 
-    async fn start_one_node(&self, config: RegionNodeConfig) -> Result<RunningRegionNode, DevGridError> {
+    async fn start_one_node(
+        &self,
+        config: RegionNodeConfig,
+        agents: Arc<dyn AgentHost>,
+    ) -> Result<RunningRegionNode, DevGridError> {
         let what = format!("region node {}", config.name);
-        let agents = self.options.agents.clone();
         RegionNodeServer::start(config, self.world.clone(), agents).await.map_err(failed(what))
     }
 

@@ -120,7 +120,7 @@ mod tests {
         let open = |size| Layout::open(folder.path(), size, &*world.net, &*world.entropy);
         let size = Size { catalogs: Some(1), nodes: Some(2), regions: None };
         let first = open(size).await.unwrap();
-        assert_eq!((first.catalogs.len(), first.nodes.len(), first.regions), (1, 2, 6));
+        assert_eq!((first.catalogs.len(), first.nodes.len(), first.regions), (1, 2, 3));
         assert_eq!(open(Size::default()).await.unwrap(), first);
         let error = open(Size { nodes: Some(3), ..size }).await.unwrap_err();
         assert!(

@@ -46,5 +46,5 @@ pub struct Size {
 impl Size {
     pub const CATALOGS: u16 = 3;
     pub const NODES: u16 = 3;
-    pub const REGIONS: u16 = 6;
+    pub const REGIONS: u16 = 3;
 }

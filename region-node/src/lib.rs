@@ -8,6 +8,7 @@ mod config;
 mod executor;
 mod inspect;
 mod node_file;
+pub mod process;
 mod region;
 mod regions;
 mod replica;

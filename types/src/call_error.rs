@@ -107,6 +107,9 @@ macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $code:ident, $retry:ident;)*) => {
         /// The machine-readable reason of a [`GridError`]; `ErrorInfo.reason` on the wire, under the
         /// domain `afdg`. Texts are never reused for another meaning.
+        ///
+        /// Recorded replies store it by its position here, so the list is append-only: a new reason goes to
+        /// the end, and none is moved or taken out.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
         pub enum Reason {
             $($(#[$doc])* $name,)*
@@ -200,6 +203,9 @@ impl fmt::Display for Reason {
 }
 
 /// gRPC's status codes, without OK. Discriminants are the numbers on the wire.
+///
+/// Recorded refusals store it by its position here, one less than the number on the wire, so the list is
+/// append-only: none is moved or taken out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Code {
     Cancelled = 1,

@@ -4,10 +4,11 @@ use super::{Ready, options, start};
 use crate::{
     arguments::ENDPOINT_DEFAULT,
     environment,
-    failure::{ServerFailed, usage},
+    failure::usage,
     output::{Output, Table},
 };
 use afdg_dev_grid::{DevGrid, DevGridOptions, Size};
+use afdg_process::ProcessError;
 use afdg_runtime::process;
 use anyhow::Context;
 use clap::Args;
@@ -28,14 +29,23 @@ pub struct DevArgs {
     /// Where clients call; port 0 picks one
     #[arg(long, default_value = "127.0.0.1:7400", value_name = "HOST:PORT")]
     listen: String,
-    /// Region nodes [default: 3]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=16))]
+    #[arg(
+        long,
+        help = format!("Region nodes [default: {}]", Size::NODES),
+        value_parser = clap::value_parser!(u16).range(1..=16),
+    )]
     nodes: Option<u16>,
-    /// Catalog servers: 1, 3 or 5 [default: 3]
-    #[arg(long, value_parser = catalogs)]
+    #[arg(
+        long,
+        help = format!("Catalog servers: 1, 3 or 5 [default: {}]", Size::CATALOGS),
+        value_parser = catalogs,
+    )]
     catalogs: Option<u16>,
-    /// Regions [default: 6]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(
+        long,
+        help = format!("Regions [default: {}]", Size::REGIONS),
+        value_parser = clap::value_parser!(u16).range(1..=256),
+    )]
     regions: Option<u16>,
     /// Keep the data here; without it, it is removed at the end
     #[arg(long, value_name = "DIR")]
@@ -84,7 +94,7 @@ pub async fn run(args: DevArgs, output: &mut Output) -> anyhow::Result<u8> {
     banner(&grid, output)?;
     let ended = tokio::select! {
         ended = &mut end => ended.map(|()| process::EXIT_OK),
-        why = grid.failed() => Err(ServerFailed(why).into()),
+        why = grid.failed() => Err(ProcessError::Server(why).into()),
     };
     if let Some(file) = &args.ready_file {
         // Gone already, perhaps with the folder that it was in.

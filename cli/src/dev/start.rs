@@ -1,10 +1,8 @@
 //! A development grid of the example agents, and how its failures end a command.
 
-use crate::{
-    failure::{ServerFailed, Usage},
-    server::agents,
-};
+use crate::{failure::Usage, server::agents};
 use afdg_dev_grid::{DevGrid, DevGridError, DevGridOptions, LayoutError, Probe};
+use afdg_process::ProcessError;
 
 /// A counter that does not exist yet reads as 0.
 const PROBE: Probe = Probe { agent_type: "counter.v1.Counter", method: "Get" };
@@ -30,7 +28,7 @@ pub fn failure(error: DevGridError) -> anyhow::Error {
         DevGridError::Layout(error @ (LayoutError::OtherFormat { .. } | LayoutError::Malformed { .. })) => {
             Usage(error.to_string()).into()
         }
-        error @ DevGridError::Server { .. } => ServerFailed(error.to_string()).into(),
+        error @ DevGridError::Server { .. } => ProcessError::server(error).into(),
         error => error.into(),
     }
 }

@@ -1,8 +1,9 @@
 //! Settings of a catalog server.
 
-use super::settings::Settings;
-use crate::environment;
 use afdg_catalog::{Bootstrap, CatalogConfig};
+use afdg_process::{
+    ProcessFile, ProcessSettings, Settings, SettingsError, TimingFile, environment, peer_token,
+};
 use afdg_replication::Timing;
 use serde::Deserialize;
 use std::{collections::BTreeMap, path::PathBuf};
@@ -21,7 +22,7 @@ pub struct File {
     dead_after_ms: Option<u64>,
     drain_ms_max: Option<u64>,
     bootstrap: BootstrapFile,
-    timing: super::TimingFile,
+    timing: TimingFile,
     log: Option<String>,
     log_format: Option<String>,
 }
@@ -36,14 +37,20 @@ struct BootstrapFile {
 
 const BOOTSTRAP_DEFAULT: Bootstrap = Bootstrap { regions: 16, replicas: 3, nodes: 3 };
 
-pub fn resolve(file: File, settings: &mut Settings<'_>) -> anyhow::Result<(CatalogConfig, super::Process)> {
-    let process = super::Process::resolve(file.log, file.log_format, file.health_listen, settings)?;
+pub fn resolve(
+    file: File,
+    settings: &mut Settings<'_>,
+) -> Result<(CatalogConfig, ProcessSettings), SettingsError> {
+    let process = ProcessSettings::resolve(
+        ProcessFile { log: file.log, log_format: file.log_format, health_listen: file.health_listen },
+        settings,
+    )?;
     let id = id(file.id, settings)?;
     let listen =
         settings.value("listen", file.listen, Some(environment::LISTEN), Some("0.0.0.0:7100".to_owned()))?;
     let folder = settings.value("data", file.data, Some(environment::DATA), None)?;
     let servers = servers(file.peers, settings)?;
-    let peer_token = super::peer_token(file.peer_token, settings)?;
+    let peer_token = peer_token(file.peer_token, settings)?;
     let bootstrap = Bootstrap {
         regions: settings.value(
             "bootstrap.regions",
@@ -85,12 +92,12 @@ pub fn resolve(file: File, settings: &mut Settings<'_>) -> anyhow::Result<(Catal
 }
 
 /// In a StatefulSet all pods read one file, and their numbers tell them apart.
-fn id(in_file: Option<u64>, settings: &mut Settings<'_>) -> anyhow::Result<u64> {
+fn id(in_file: Option<u64>, settings: &mut Settings<'_>) -> Result<u64, SettingsError> {
     let pod = settings.variable(environment::POD_INDEX);
     if let (None, Some(pod)) = (settings.variable(environment::CATALOG_ID), pod) {
         let Some(id) = pod.parse::<u64>().ok().and_then(|index| index.checked_add(1)) else {
             let pod = pod.escape_debug();
-            return crate::failure::usage(format!("{}='{pod}' is no number", environment::POD_INDEX));
+            return Err(SettingsError(format!("{}='{pod}' is no number", environment::POD_INDEX)));
         };
         settings.note("id", id.to_string(), format!("environment {} + 1", environment::POD_INDEX));
         return Ok(id);
@@ -101,7 +108,7 @@ fn id(in_file: Option<u64>, settings: &mut Settings<'_>) -> anyhow::Result<u64> 
 fn servers(
     in_file: Option<BTreeMap<String, String>>,
     settings: &mut Settings<'_>,
-) -> anyhow::Result<BTreeMap<u64, String>> {
+) -> Result<BTreeMap<u64, String>, SettingsError> {
     let mut servers = BTreeMap::new();
     for (id, address) in in_file.iter().flatten() {
         match id.parse::<u64>() {
@@ -120,7 +127,7 @@ mod tests {
     const FILE: &str = "listen = \"0.0.0.0:7100\"\ndata = \"d\"\n[peers]\n1 = \"a:1\"\n2 = \"b:1\"\n3 = \"c:1\"\n\
                         [bootstrap]\nregions = 6\n[timing]\nheartbeat_ms = 100\n";
 
-    fn resolved(text: &str, variables: &[(&str, &str)]) -> anyhow::Result<CatalogConfig> {
+    fn resolved(text: &str, variables: &[(&str, &str)]) -> Result<CatalogConfig, SettingsError> {
         let environment = |name: &str| {
             variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
         };

@@ -1,8 +1,7 @@
 //! Settings of an extension.
 
-use super::settings::Settings;
-use crate::environment;
 use afdg_extension::ExtensionConfig;
+use afdg_process::{ProcessFile, ProcessSettings, Settings, SettingsError, environment, peer_token};
 use serde::Deserialize;
 
 /// The file.
@@ -18,8 +17,14 @@ pub struct File {
     log_format: Option<String>,
 }
 
-pub fn resolve(file: File, settings: &mut Settings<'_>) -> anyhow::Result<(ExtensionConfig, super::Process)> {
-    let process = super::Process::resolve(file.log, file.log_format, file.health_listen, settings)?;
+pub fn resolve(
+    file: File,
+    settings: &mut Settings<'_>,
+) -> Result<(ExtensionConfig, ProcessSettings), SettingsError> {
+    let process = ProcessSettings::resolve(
+        ProcessFile { log: file.log, log_format: file.log_format, health_listen: file.health_listen },
+        settings,
+    )?;
     let config = ExtensionConfig {
         name: settings.value("name", file.name, Some(environment::NAME), Some("extension".to_owned()))?,
         listen: settings.value(
@@ -30,7 +35,7 @@ pub fn resolve(file: File, settings: &mut Settings<'_>) -> anyhow::Result<(Exten
         )?,
         health_listen: process.health_listen.clone(),
         catalog_addresses: settings.value("catalog", file.catalog, Some(environment::CATALOG), None)?,
-        peer_token: super::peer_token(file.peer_token, settings)?,
+        peer_token: peer_token(file.peer_token, settings)?,
     };
     Ok((config, process))
 }

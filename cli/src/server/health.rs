@@ -1,7 +1,7 @@
 //! Health of a catalog server on a port of its own, in plain text: the kubelet's probe speaks no TLS.
 //! Region nodes and extensions tell theirs themselves.
 
-use crate::failure::ServerFailed;
+use afdg_process::ProcessError;
 use afdg_runtime::{Incoming, World};
 use tonic_health::ServingStatus;
 
@@ -12,10 +12,10 @@ const SERVICES: [&str; 3] = ["", "liveness", "readiness"];
 pub struct Health(tokio::task::JoinHandle<()>);
 
 impl Health {
-    pub async fn serve(address: &str, world: &World) -> anyhow::Result<Self> {
+    pub async fn serve(address: &str, world: &World) -> Result<Self, ProcessError> {
         let listener = world.net.bind(address).await;
-        let listener =
-            listener.map_err(|error| ServerFailed(format!("health can't be told on {address}: {error}")))?;
+        let listener = listener
+            .map_err(|error| ProcessError::Server(format!("health can't be told on {address}: {error}")))?;
         let (reporter, service) = tonic_health::server::health_reporter();
         for name in SERVICES {
             reporter.set_service_status(name, ServingStatus::Serving).await;

@@ -4,23 +4,17 @@ pub mod agents;
 mod catalog;
 mod extension;
 mod health;
-mod region_node;
 mod run;
-mod settings;
 mod show;
 
 pub use show::{ConfigArgs, run as config};
 
-use crate::{environment, output::Output};
-use afdg_proto::peer_auth::PeerToken;
-use afdg_replication::Timing;
+use crate::output::Output;
+use afdg_process::{ProcessSettings, Settings, SettingsError, Shown, read_file};
+use afdg_region_node::process as region_node;
+use afdg_runtime::process::EXIT_OK;
 use clap::{Args, Subcommand, ValueEnum};
-use serde::Deserialize;
-use settings::{Settings, Shown};
 use std::path::{Path, PathBuf};
-
-/// openraft tells every vote at INFO.
-const LOG_DEFAULT: &str = "info,openraft=warn";
 
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
@@ -70,14 +64,6 @@ enum Configuration {
     Extension(afdg_extension::ExtensionConfig),
 }
 
-/// What concerns the process and not the server in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Process {
-    log: String,
-    json_logs: bool,
-    health_listen: Option<String>,
-}
-
 pub async fn run(args: ServerArgs, output: &mut Output) -> anyhow::Result<u8> {
     let (role, args) = match args.role {
         RoleCommand::Catalog(args) => (Role::Catalog, args),
@@ -88,86 +74,27 @@ pub async fn run(args: ServerArgs, output: &mut Output) -> anyhow::Result<u8> {
         return show::print(role, &args.config, crate::arguments::Format::Table, output);
     }
     let (configuration, process, _) = load(role, &args.config)?;
-    run::serve(configuration, process).await
+    run::serve(configuration, process).await?;
+    Ok(EXIT_OK)
 }
 
 /// Everything that a server of `role` is told, and where each value comes from.
-fn load(role: Role, file: &Path) -> anyhow::Result<(Configuration, Process, Vec<Shown>)> {
+fn load(role: Role, file: &Path) -> Result<(Configuration, ProcessSettings, Vec<Shown>), SettingsError> {
     let environment = |name: &str| std::env::var(name).ok();
     let mut settings = Settings::new(file, &environment);
     let (configuration, process) = match role {
         Role::Catalog => {
-            let (config, process) = catalog::resolve(settings::read_file(file)?, &mut settings)?;
+            let (config, process) = catalog::resolve(read_file(file)?, &mut settings)?;
             (Configuration::Catalog(config), process)
         }
         Role::RegionNode => {
-            let (config, process) = region_node::resolve(settings::read_file(file)?, &mut settings)?;
+            let (config, process) = region_node::resolve(read_file(file)?, &mut settings)?;
             (Configuration::RegionNode(config), process)
         }
         Role::Extension => {
-            let (config, process) = extension::resolve(settings::read_file(file)?, &mut settings)?;
+            let (config, process) = extension::resolve(read_file(file)?, &mut settings)?;
             (Configuration::Extension(config), process)
         }
     };
     Ok((configuration, process, settings.into_shown()))
-}
-
-impl Process {
-    fn resolve(
-        log: Option<String>,
-        log_format: Option<String>,
-        health_listen: Option<String>,
-        settings: &mut Settings<'_>,
-    ) -> anyhow::Result<Self> {
-        let log = settings.value("log", log, Some(environment::LOG), Some(LOG_DEFAULT.to_owned()))?;
-        let format = (Some(environment::LOG_FORMAT), Some("text".to_owned()));
-        let json_logs = match settings.value("log_format", log_format, format.0, format.1)?.as_str() {
-            "text" => false,
-            "json" => true,
-            _ => return settings.wrong("log_format", "has to be text or json"),
-        };
-        let variable = Some(environment::HEALTH_LISTEN);
-        let health_listen = settings.optional("health_listen", health_listen, variable, None)?;
-        Ok(Self { log, json_logs, health_listen })
-    }
-}
-
-/// When a group of replicas looks for a new leader, as the file has it.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct TimingFile {
-    heartbeat_ms: Option<u64>,
-    election_min_ms: Option<u64>,
-    election_max_ms: Option<u64>,
-}
-
-impl TimingFile {
-    fn resolve(self, settings: &mut Settings<'_>) -> anyhow::Result<Timing> {
-        let default = Timing::default();
-        let mut number = |name, in_file, default| settings.value(name, in_file, None, Some(default));
-        let timing = Timing {
-            heartbeat_ms: number("timing.heartbeat_ms", self.heartbeat_ms, default.heartbeat_ms)?,
-            election_min_ms: number("timing.election_min_ms", self.election_min_ms, default.election_min_ms)?,
-            election_max_ms: number("timing.election_max_ms", self.election_max_ms, default.election_max_ms)?,
-        };
-        let Timing { heartbeat_ms, election_min_ms, election_max_ms } = timing;
-        if heartbeat_ms == 0 || heartbeat_ms >= election_min_ms || election_min_ms >= election_max_ms {
-            return settings.wrong(
-                "timing.heartbeat_ms",
-                format!(
-                    "does not fit: 0 < heartbeat_ms ({heartbeat_ms}) < election_min_ms ({election_min_ms}) \
-                     < election_max_ms ({election_max_ms}) has to hold"
-                ),
-            );
-        }
-        Ok(timing)
-    }
-}
-
-fn peer_token(in_file: Option<String>, settings: &mut Settings<'_>) -> anyhow::Result<PeerToken> {
-    let text = settings.secret("peer_token", in_file, environment::PEER_TOKEN)?;
-    match PeerToken::new(&text) {
-        Ok(token) => Ok(token),
-        Err(error) => settings.wrong("peer_token", format!("is not usable: {error}")),
-    }
 }

@@ -1,60 +1,45 @@
 //! The life of a server process: start, run until a signal or a failure, drain.
 
-use super::{Configuration, Process, agents, health::Health};
-use crate::failure::{ServerFailed, usage};
-use afdg_catalog::{CatalogServer, HostError};
-use afdg_extension::ExtensionServer;
-use afdg_region_node::RegionNodeServer;
-use afdg_runtime::{World, process};
+use super::{Configuration, agents, health::Health};
+use afdg_catalog::{CatalogConfig, CatalogServer, HostError};
+use afdg_extension::{ExtensionConfig, ExtensionServer};
+use afdg_process::{ProcessError, ProcessSettings, SettingsError, until_end};
+use afdg_runtime::World;
 
-pub(super) async fn serve(configuration: Configuration, process: Process) -> anyhow::Result<u8> {
-    if let Err(why) = process::init_tracing(&process.log, process.json_logs) {
-        return usage(why);
-    }
-    let world = World::real();
+pub(super) async fn serve(
+    configuration: Configuration,
+    process: ProcessSettings,
+) -> Result<(), ProcessError> {
+    process.start_log()?;
     match configuration {
-        Configuration::Catalog(config) => {
-            let server = CatalogServer::start(config, world.clone()).await.map_err(|error| match error {
-                HostError::Config(error) => anyhow::Error::from(crate::failure::Usage(error.to_string())),
-                other => failed(other),
-            })?;
-            let _health = match &process.health_listen {
-                Some(address) => Some(Health::serve(address, &world).await?),
-                None => None,
-            };
-            let end = until_end(server.failed()).await;
-            drained(server.drain().await);
-            end
-        }
+        Configuration::Catalog(config) => catalog(config, process.health_listen.as_deref()).await,
         Configuration::RegionNode(config) => {
-            let server = RegionNodeServer::start(config, world, agents::examples()).await.map_err(failed)?;
-            let end = until_end(server.failed()).await;
-            server.drain().await;
-            end
+            afdg_region_node::process::serve(config, agents::examples()).await
         }
-        Configuration::Extension(config) => {
-            let server = ExtensionServer::start(config, world).await.map_err(failed)?;
-            let end = until_end(server.failed()).await;
-            drained(server.drain().await);
-            end
-        }
+        Configuration::Extension(config) => extension(config).await,
     }
 }
 
-fn failed(error: impl std::fmt::Display) -> anyhow::Error {
-    ServerFailed(error.to_string()).into()
+async fn catalog(config: CatalogConfig, health_listen: Option<&str>) -> Result<(), ProcessError> {
+    let world = World::real();
+    let server = CatalogServer::start(config, world.clone()).await.map_err(|error| match error {
+        HostError::Config(error) => SettingsError(error.to_string()).into(),
+        other => ProcessError::server(other),
+    })?;
+    let _health = match health_listen {
+        Some(address) => Some(Health::serve(address, &world).await?),
+        None => None,
+    };
+    let end = until_end(server.failed()).await;
+    drained(server.drain().await);
+    end
 }
 
-/// Waits for a signal, or for the server's own end, which is a failure.
-async fn until_end(failure: impl Future<Output = String>) -> anyhow::Result<u8> {
-    tokio::select! {
-        signal = process::termination() => {
-            signal?;
-            tracing::info!("stopping");
-            Ok(process::EXIT_OK)
-        }
-        why = failure => Err(ServerFailed(why).into()),
-    }
+async fn extension(config: ExtensionConfig) -> Result<(), ProcessError> {
+    let server = ExtensionServer::start(config, World::real()).await.map_err(ProcessError::server)?;
+    let end = until_end(server.failed()).await;
+    drained(server.drain().await);
+    end
 }
 
 fn drained(in_time: bool) {

@@ -1,5 +1,7 @@
 //! The tables of a region, one file each. The first byte of a row's key names its table; numbers are
-//! never reused. Rows of an agent carry its slot first, so that a slot's rows are one range of each table.
+//! never reused. In [`entities`], [`mailbox`] and [`refusals`] the agent's slot comes next, so that a slot's
+//! rows are one range there; garbage names such ranges. Replies lie by message id, and hold the slot in their
+//! value.
 
 pub mod entities;
 pub mod fence;

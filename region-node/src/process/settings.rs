@@ -1,8 +1,9 @@
 //! Settings of a region node.
 
-use super::settings::Settings;
-use crate::environment;
-use afdg_region_node::{CACHE_BYTES_DEFAULT, RegionNodeConfig};
+use crate::{CACHE_BYTES_DEFAULT, RegionNodeConfig};
+use afdg_process::{
+    ProcessFile, ProcessSettings, Settings, SettingsError, TimingFile, environment, peer_token,
+};
 use afdg_replication::CheckpointPolicy;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -20,7 +21,7 @@ pub struct File {
     catalog: Option<Vec<String>>,
     peer_token: Option<String>,
     cache_bytes: Option<u64>,
-    timing: super::TimingFile,
+    timing: TimingFile,
     checkpoints: CheckpointsFile,
     log: Option<String>,
     log_format: Option<String>,
@@ -36,8 +37,11 @@ struct CheckpointsFile {
 pub fn resolve(
     file: File,
     settings: &mut Settings<'_>,
-) -> anyhow::Result<(RegionNodeConfig, super::Process)> {
-    let process = super::Process::resolve(file.log, file.log_format, file.health_listen, settings)?;
+) -> Result<(RegionNodeConfig, ProcessSettings), SettingsError> {
+    let process = ProcessSettings::resolve(
+        ProcessFile { log: file.log, log_format: file.log_format, health_listen: file.health_listen },
+        settings,
+    )?;
     let listen = Some("0.0.0.0:7300".to_owned());
     let config = RegionNodeConfig {
         name: settings.value("name", file.name, Some(environment::NAME), None)?,
@@ -47,7 +51,7 @@ pub fn resolve(
         zone: settings.value("zone", file.zone, Some(environment::ZONE), Some(String::new()))?,
         folder: settings.value("data", file.data, Some(environment::DATA), None)?,
         catalog: settings.value("catalog", file.catalog, Some(environment::CATALOG), None)?,
-        peer_token: super::peer_token(file.peer_token, settings)?,
+        peer_token: peer_token(file.peer_token, settings)?,
         cache_bytes: settings.value("cache_bytes", file.cache_bytes, None, Some(CACHE_BYTES_DEFAULT))?,
         timing: file.timing.resolve(settings)?,
         checkpoints: checkpoints(file.checkpoints, settings)?,
@@ -61,7 +65,10 @@ pub fn resolve(
     Ok((config, process))
 }
 
-fn checkpoints(file: CheckpointsFile, settings: &mut Settings<'_>) -> anyhow::Result<CheckpointPolicy> {
+fn checkpoints(
+    file: CheckpointsFile,
+    settings: &mut Settings<'_>,
+) -> Result<CheckpointPolicy, SettingsError> {
     let default = CheckpointPolicy::default();
     let dirty = settings.value(
         "checkpoints.region_dirty_bytes",
@@ -81,7 +88,7 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    fn resolved(text: &str, variables: &[(&str, &str)]) -> anyhow::Result<RegionNodeConfig> {
+    fn resolved(text: &str, variables: &[(&str, &str)]) -> Result<RegionNodeConfig, SettingsError> {
         let environment = |name: &str| {
             variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
         };

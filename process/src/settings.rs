@@ -1,6 +1,6 @@
 //! A server's settings: from the environment, else from its file, else a default; and which it was.
 
-use crate::failure::usage;
+use crate::{SettingsError, error::wrong};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, fmt::Display, path::Path, path::PathBuf};
 
@@ -94,7 +94,7 @@ impl<'a> Settings<'a> {
         in_file: Option<T>,
         variable: Option<&'static str>,
         default: Option<T>,
-    ) -> anyhow::Result<T> {
+    ) -> Result<T, SettingsError> {
         match self.optional(name, in_file, variable, default)? {
             Some(value) => Ok(value),
             None => self.missing(name, variable),
@@ -108,7 +108,7 @@ impl<'a> Settings<'a> {
         in_file: Option<T>,
         variable: Option<&'static str>,
         default: Option<T>,
-    ) -> anyhow::Result<Option<T>> {
+    ) -> Result<Option<T>, SettingsError> {
         let (value, from) = self.find(name, in_file, variable, default)?;
         let value_shown = value.as_ref().map_or("(none)".to_owned(), T::show);
         self.note(name, value_shown, from);
@@ -121,7 +121,7 @@ impl<'a> Settings<'a> {
         name: &str,
         in_file: Option<String>,
         variable: &'static str,
-    ) -> anyhow::Result<String> {
+    ) -> Result<String, SettingsError> {
         let (value, from) = self.find(name, in_file, Some(variable), None)?;
         let Some(value) = value else { return self.missing(name, Some(variable)) };
         self.note(name, "(hidden)".to_owned(), from);
@@ -139,14 +139,14 @@ impl<'a> Settings<'a> {
     }
 
     /// An error about the value of setting `name`.
-    pub fn wrong<T>(&self, name: &str, problem: impl Display) -> anyhow::Result<T> {
+    pub fn wrong<T>(&self, name: &str, problem: impl Display) -> Result<T, SettingsError> {
         let from = self.shown.iter().rev().find(|shown| shown.name == name).map(|shown| shown.from.as_str());
-        usage(format!("{}: the setting '{name}' (from {}) {problem}", self.file, from.unwrap_or("default")))
+        wrong(format!("{}: the setting '{name}' (from {}) {problem}", self.file, from.unwrap_or("default")))
     }
 
-    fn missing<T>(&self, name: &str, variable: Option<&str>) -> anyhow::Result<T> {
+    fn missing<T>(&self, name: &str, variable: Option<&str>) -> Result<T, SettingsError> {
         let or = variable.map_or(String::new(), |variable| format!(", or set {variable}"));
-        usage(format!("{}: the setting '{name}' is missing: give it in this file{or}", self.file))
+        wrong(format!("{}: the setting '{name}' is missing: give it in this file{or}", self.file))
     }
 
     fn find<T: Value>(
@@ -155,7 +155,7 @@ impl<'a> Settings<'a> {
         in_file: Option<T>,
         variable: Option<&'static str>,
         default: Option<T>,
-    ) -> anyhow::Result<(Option<T>, String)> {
+    ) -> Result<(Option<T>, String), SettingsError> {
         if let Some(variable) = variable
             && let Some(text) = self.variable(variable)
         {
@@ -163,7 +163,7 @@ impl<'a> Settings<'a> {
                 Ok(value) => Ok((Some(value), format!("environment {variable}"))),
                 Err(error) => {
                     let text = text.escape_debug();
-                    usage(format!("{variable}='{text}' is no value for the setting '{name}': {error}"))
+                    wrong(format!("{variable}='{text}' is no value for the setting '{name}': {error}"))
                 }
             };
         }
@@ -175,29 +175,29 @@ impl<'a> Settings<'a> {
 }
 
 /// Reads a TOML file strictly: a key that is unknown or wrong is told with its line.
-pub fn read_file<T: DeserializeOwned>(file: &Path) -> anyhow::Result<T> {
+pub fn read_file<T: DeserializeOwned>(file: &Path) -> Result<T, SettingsError> {
     let name = file.display();
     match std::fs::metadata(file) {
-        Err(error) => return usage(format!("the configuration file {name} can't be read: {error}")),
+        Err(error) => return wrong(format!("the configuration file {name} can't be read: {error}")),
         Ok(facts) if facts.len() > FILE_BYTES_MAX => {
-            return usage(format!("the configuration file {name} has more than {FILE_BYTES_MAX} bytes"));
+            return wrong(format!("the configuration file {name} has more than {FILE_BYTES_MAX} bytes"));
         }
         Ok(_) => {}
     }
     match std::fs::read_to_string(file) {
         Ok(text) => parse(&name.to_string(), &text),
-        Err(error) => usage(format!("the configuration file {name} can't be read: {error}")),
+        Err(error) => wrong(format!("the configuration file {name} can't be read: {error}")),
     }
 }
 
-fn parse<T: DeserializeOwned>(name: &str, text: &str) -> anyhow::Result<T> {
+fn parse<T: DeserializeOwned>(name: &str, text: &str) -> Result<T, SettingsError> {
     match toml::from_str(text) {
         Ok(parsed) => Ok(parsed),
         Err(error) => {
             let at = error.span().map_or(0, |span| span.start.min(text.len()));
             let line = text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
             let shown = text.lines().nth(line - 1).unwrap_or_default().trim();
-            usage(format!("{name}:{line}: {}\n  {line} | {shown}", error.message().trim()))
+            wrong(format!("{name}:{line}: {}\n  {line} | {shown}", error.message().trim()))
         }
     }
 }
