@@ -33,6 +33,13 @@ impl Cluster {
         nodes.into_iter().find(|node| node.name == name).with_context(|| format!("no node '{name}' is known"))
     }
 
+    pub async fn name_of(&self, node: u64) -> anyhow::Result<String> {
+        let listed = self.cluster.clone().list_nodes(ListNodesRequest {}).await;
+        let nodes = listed.context("the nodes")?.into_inner().nodes;
+        let found = nodes.into_iter().find(|known| known.id == node);
+        Ok(found.with_context(|| format!("no node {node} is known"))?.name)
+    }
+
     /// The region node that leads most regions, and how many.
     pub async fn busiest(&self, names: &[String]) -> anyhow::Result<(String, u32)> {
         let mut leads = Vec::new();

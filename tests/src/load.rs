@@ -104,6 +104,13 @@ impl Load {
         Ok(())
     }
 
+    /// Waits for so long, and until every client has got additions acknowledged after that. For what must
+    /// not happen within a time.
+    pub async fn go_on_for(&self, time: Duration) -> anyhow::Result<()> {
+        tokio::time::sleep(time).await;
+        self.go_on(2).await
+    }
+
     /// Begins to look for gaps anew. A call that is under way counts with all its time.
     pub fn forget_gaps(&self) {
         for client in &self.clients {

@@ -4,7 +4,9 @@
 //! They stand in this package because cargo builds `afdg` for its tests, and tells where it is. One grid
 //! runs at a time.
 
+mod demo;
 mod kill;
+mod transfers;
 
 use afdg_tests::processes::{Options, Processes};
 use std::time::Duration;

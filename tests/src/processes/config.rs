@@ -15,26 +15,20 @@ pub struct Options {
     pub nodes: usize,
     pub extensions: usize,
     pub regions: u16,
-    /// When a region's rows are written to its tree; both in bytes.
-    pub checkpoints: Option<Checkpoints>,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub struct Checkpoints {
-    pub region_dirty_bytes: u64,
-    pub wal_bytes: u64,
+    /// When a region's rows are written to its tree, if not as by default.
+    pub region_dirty_bytes: Option<u64>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { catalogs: 3, nodes: 3, extensions: 2, regions: 6, checkpoints: None }
+        Self { catalogs: 3, nodes: 3, extensions: 2, regions: 6, region_dirty_bytes: None }
     }
 }
 
 impl Options {
     /// One server of each kind.
     pub fn smallest() -> Self {
-        Self { catalogs: 1, nodes: 1, extensions: 1, regions: 1, checkpoints: None }
+        Self { catalogs: 1, nodes: 1, extensions: 1, regions: 1, region_dirty_bytes: None }
     }
 }
 
@@ -70,11 +64,8 @@ pub fn servers(folder: &Path, options: &Options, addresses: &[String]) -> anyhow
                     )?;
                 }
                 "region-node" => {
-                    if let Some(Checkpoints { region_dirty_bytes, wal_bytes }) = options.checkpoints {
-                        writeln!(
-                            text,
-                            "[checkpoints]\nregion_dirty_bytes = {region_dirty_bytes}\nwal_bytes = {wal_bytes}"
-                        )?;
+                    if let Some(bytes) = options.region_dirty_bytes {
+                        writeln!(text, "[checkpoints]\nregion_dirty_bytes = {bytes}")?;
                     }
                 }
                 _ => {}

@@ -187,11 +187,26 @@ impl Processes {
         self.check_all_run()
     }
 
-    fn check_all_run(&mut self) -> anyhow::Result<()> {
-        for (name, process) in &mut self.processes {
-            process.check_runs().with_context(|| format!("{name} is not as it should be"))?;
+    /// Waits until a server that runs has printed `text` since the grid began.
+    pub async fn until_printed(&mut self, name: &str, text: &str) -> anyhow::Result<()> {
+        let give_up = Instant::now() + WELL_LIMIT;
+        while !self.log(name).contains(text) {
+            self.check_runs(name)?;
+            if Instant::now() > give_up {
+                bail!("{name} has not printed '{text}' within {WELL_LIMIT:?}");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Ok(())
+    }
+
+    /// An error if a process has ended by itself.
+    pub fn check_runs(&mut self, name: &str) -> anyhow::Result<()> {
+        self.process(name)?.check_runs().with_context(|| format!("{name} is not as it should be"))
+    }
+
+    fn check_all_run(&mut self) -> anyhow::Result<()> {
+        self.names().iter().try_for_each(|name| self.check_runs(name))
     }
 
     /// SIGTERM to all that run, each of which has to exit with 0 in time; and the end of the test.
