@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod load;
 pub mod persistent;
 pub mod processes;
+mod stalls;
 
 use afdg_agent::NativeHost;
 use afdg_dev_grid::{DevGrid, DevGridOptions, Probe};

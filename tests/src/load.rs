@@ -5,7 +5,7 @@
 //! (too low) or done twice (too high). After each it reads the counter through another extension: a read
 //! that begins after an acknowledgement has to see what was acknowledged.
 
-use crate::persistent::Persistent;
+use crate::{persistent::Persistent, stalls::Stalls};
 use afdg_example_counter::v1::{AddRequest, Count, GetRequest};
 use afdg_proto::pb::admin::Region;
 use afdg_types::{AgentRef, Slot};
@@ -26,9 +26,14 @@ const GET: &str = "/counter.v1.Counter/Get";
 const COUNTERS: usize = 24;
 /// How long clients may take to do what is waited for.
 const PROGRESS_LIMIT: Duration = Duration::from_secs(90);
+/// How often on the way to an answer somebody may have been kept waiting as long as the longest stall: an
+/// election and the first entry of a new leader take about ten steps of threads and disks, one after the
+/// other. On a machine with time to spare, stalls are a few milliseconds and this is nothing.
+const STALLS_IN_A_GAP: u32 = 10;
 
 pub struct Load {
     clients: Vec<AddingClient>,
+    stalls: Stalls,
     stop: watch::Sender<bool>,
 }
 
@@ -75,7 +80,7 @@ impl Load {
                 clients.push(AddingClient { shared, task });
             }
         }
-        Ok(Self { clients, stop })
+        Ok(Self { clients, stalls: Stalls::watch(), stop })
     }
 
     /// Waits until every client has got `more` additions acknowledged from now on.
@@ -113,14 +118,22 @@ impl Load {
 
     /// Begins to look for gaps anew. A call that is under way counts with all its time.
     pub fn forget_gaps(&self) {
+        self.stalls.forget();
         for client in &self.clients {
             *client.shared.longest_gap() = Duration::ZERO;
         }
     }
 
-    /// The longest time that a client of any region has waited for an answer, repeats included.
-    pub fn longest_gap(&self) -> Duration {
-        self.clients.iter().map(|client| *client.shared.longest_gap()).max().unwrap_or_default()
+    /// The longest time that a client of any region has waited for an answer, repeats included: an error
+    /// if it is longer than `max` and the machine's own stalls don't explain it.
+    pub fn check_gap(&self, max: Duration, after: &str) -> anyhow::Result<()> {
+        let gaps = self.clients.iter().map(|client| *client.shared.longest_gap());
+        let (gap, stall) = (gaps.max().unwrap_or_default(), self.stalls.longest());
+        let found =
+            format!("longest gap after {after}: {gap:.3?}, {max:?} at most; longest stall {stall:.1?}");
+        eprintln!("{found}");
+        ensure!(gap <= max + STALLS_IN_A_GAP * stall, found);
+        Ok(())
     }
 
     /// Attempts that the clients had to make beyond the first of each call.
