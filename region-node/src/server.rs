@@ -18,7 +18,7 @@ use afdg_proto::{
 use afdg_region_client::RegionClients;
 use afdg_replication::{HostConfig, Identity, IdentityError, ReplicaHost, StartError};
 use afdg_router::Router;
-use afdg_runtime::{Listener, OnEnd, Tasks, World};
+use afdg_runtime::{FolderLock, Listener, OnEnd, Tasks, World};
 use afdg_types::{GridError, NodeId, RegionId, Term, limits::FRAME_BYTES_MAX};
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -64,6 +64,7 @@ pub struct RunningRegionNode {
     regions: Regions,
     replicas: ReplicaHost,
     tasks: Tasks,
+    _folder: Arc<dyn FolderLock>,
 }
 
 impl RunningRegionNode {
@@ -201,6 +202,7 @@ async fn start(
         regions,
         replicas,
         tasks: tasks.clone(),
+        _folder: identity.lock(),
     })
 }
 
