@@ -5,8 +5,8 @@ use afdg_tests::{cluster::Cluster, load::Load};
 use anyhow::Result;
 use std::time::Duration;
 
-/// A lead that is handed back to the preferred leader would be after 5 s.
-const HANDED_BACK_AFTER: Duration = Duration::from_secs(7);
+/// A lead is handed back to the preferred leader when that has been in step for 5 s; not without a catalog.
+const HANDED_BACK_AFTER: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_catalog_calls_go_on_and_nodes_come_back() -> Result<()> {

@@ -46,7 +46,7 @@ async fn a_leader_that_wakes_up_answers_no_read_with_what_was() -> Result<()> {
     let mut grid = grid().await?;
     let endpoints = grid.endpoints();
     let cluster = Cluster::new(&endpoints[0])?;
-    let first = Persistent::new(&endpoints[..1], 0)?;
+    let first = Arc::new(Persistent::new(&endpoints[..1], 0)?);
     let second = Arc::new(Persistent::new(&endpoints[1..], 0)?);
     cluster.let_lead_all("node-2").await?;
     let regions = cluster.regions().await?;
@@ -64,9 +64,14 @@ async fn a_leader_that_wakes_up_answers_no_read_with_what_was() -> Result<()> {
     for name in &frozen {
         grid.freeze(name)?;
     }
+    let mut additions = JoinSet::new();
     for counter in &counters {
-        let three: Count = first.call(ADD, add(counter), &format!("3-{counter}")).await?;
-        ensure!(three.value == 3, "{counter} counted {}", three.value);
+        let (first, request, key) = (first.clone(), add(counter), format!("3-{counter}"));
+        additions.spawn(async move { first.call::<_, Count>(ADD, request, &key).await });
+    }
+    while let Some(addition) = additions.join_next().await {
+        let three = addition??.value;
+        ensure!(three == 3, "a counter counted {three}");
     }
     let mut reads = JoinSet::new();
     for counter in &counters {

@@ -8,8 +8,8 @@ use std::time::Duration;
 /// How long a region node may take to end: 5 s to hand over, 5 s for its tasks.
 const END_LIMIT: Duration = Duration::from_secs(10);
 /// A lead that is handed over is missed by nobody: calls pause for less than it takes replicas to look for
-/// a leader by themselves, which is 1.7 s.
-const HAND_OVER_GAP_MAX: Duration = Duration::from_millis(1_500);
+/// a leader by themselves, which is 1.4 s.
+const HAND_OVER_GAP_MAX: Duration = Duration::from_millis(1_200);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_region_node_that_is_told_to_end_fails_no_call() -> Result<()> {

@@ -167,6 +167,21 @@ impl Processes {
         self.restart(name)
     }
 
+    /// The same, but waits for its end, `limit` at most; returns that and what it has printed.
+    pub async fn run_to_end(
+        &mut self,
+        arguments: &[&str],
+        limit: Duration,
+    ) -> anyhow::Result<(ExitStatus, String)> {
+        const NAME: &str = "once";
+        self.run(NAME, arguments)?;
+        let status = self.ended(NAME, limit).await?;
+        let printed = self.log(NAME);
+        self.processes.remove(NAME);
+        std::fs::remove_file(self.folder.path().join(format!("{NAME}.log")))?;
+        Ok((status, printed))
+    }
+
     /// Starts all that do not run.
     pub fn start_all(&mut self) -> anyhow::Result<()> {
         for name in self.names() {
