@@ -20,7 +20,7 @@ use afdg_proto::{
 use afdg_replication::{
     CheckpointPolicy, HostConfig, Identity, IdentityError, Replica, ReplicaHost, StartError,
 };
-use afdg_runtime::{Listener, OnEnd, Tasks, World, serve};
+use afdg_runtime::{FolderLock, Listener, OnEnd, Tasks, World, serve};
 use afdg_types::limits::FRAME_BYTES_MAX;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::timeout};
@@ -56,6 +56,7 @@ pub struct Running {
     tasks: Tasks,
     replica: Replica<SharedMachine>,
     drain_limit: Duration,
+    _folder: Arc<dyn FolderLock>,
 }
 
 impl CatalogServer {
@@ -93,12 +94,13 @@ impl CatalogServer {
                 return Err(error);
             }
         };
+        let folder = identity.lock();
         let server = Assembly { config, world, tasks, replica, state };
         server.spawn(host, identity, listener);
         let Assembly { config, tasks, replica, .. } = server;
         tracing::info!(id = config.id, address = %local_address, "the catalog server runs");
         let drain_limit = Duration::from_millis(config.drain_ms_max);
-        Ok(Running { local_address, tasks, replica, drain_limit })
+        Ok(Running { local_address, tasks, replica, drain_limit, _folder: folder })
     }
 
     async fn replicate(

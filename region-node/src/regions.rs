@@ -6,10 +6,10 @@ use crate::{
 };
 use afdg_catalog_client::{RouteRegion, Routes};
 use afdg_replication::{ReplicaHost, StartError};
-use afdg_types::RegionId;
+use afdg_types::{NodeId, RegionId};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -18,6 +18,8 @@ use tokio::time::Instant;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A preferred leader that is in step for this long gets the lead back.
 const IN_STEP_BEFORE_TRANSFER: Duration = Duration::from_secs(5);
+/// The catalog counts as heard for this long after it answered: several heartbeats.
+const HEARD_FOR: Duration = Duration::from_secs(2);
 
 /// Cheap to clone.
 #[derive(Clone, Default)]
@@ -45,8 +47,22 @@ impl Regions {
     }
 }
 
+/// When the catalog last answered this node. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct CatalogHeard(Arc<Mutex<Option<Instant>>>);
+
+impl CatalogHeard {
+    pub fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn is_recent(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|at| at.elapsed() < HEARD_FOR)
+    }
+}
+
 /// Brings this node's replicas in line with the routes, for ever.
-pub async fn reconcile(regions: Regions, replicas: ReplicaHost, here: Surroundings) {
+pub async fn reconcile(regions: Regions, replicas: ReplicaHost, here: Surroundings, heard: CatalogHeard) {
     let mut routes = here.routes.clone();
     let mut in_step_since: BTreeMap<RegionId, Instant> = BTreeMap::new();
     // A replica that was here before the restart starts before the catalog is heard: it is needed to
@@ -61,7 +77,9 @@ pub async fn reconcile(regions: Regions, replicas: ReplicaHost, here: Surroundin
                 start(&regions, &replicas, &here, route.id).await;
             }
             form(&regions, &here, &now, route).await;
-            hand_back_lead(&regions, &here, route, &mut in_step_since).await;
+            let is_live = |node: &NodeId| now.nodes.get(node).is_some_and(|node| node.live);
+            let may_lead = heard.is_recent() && route.replicas.first().is_some_and(is_live);
+            hand_back_lead(&regions, &here, route, may_lead, &mut in_step_since).await;
         }
         // The routes end when the node drains, and this task with it.
         if let Ok(Err(_)) = tokio::time::timeout(LOOK_EVERY, routes.changed()).await {
@@ -100,17 +118,20 @@ async fn form(regions: &Regions, here: &Surroundings, routes: &Routes, route: &R
 }
 
 /// Leaders are spread over nodes by the catalog; after a restart they drift. A leader that is not the
-/// preferred one hands the lead over once the preferred one has been in step for a while.
+/// preferred one hands the lead over once the preferred one has been in step for a while, and may lead: the
+/// catalog runs and has heard it. One that has come back while the catalog is down refuses every message,
+/// since it can't know which slots are its regions'; as a follower it is of use, as a leader it is none.
 async fn hand_back_lead(
     regions: &Regions,
     here: &Surroundings,
     route: &RouteRegion,
+    may_lead: bool,
     in_step_since: &mut BTreeMap<RegionId, Instant>,
 ) {
     let Some(preferred) = route.replicas.first().filter(|preferred| **preferred != here.node) else { return };
     let Some(handle) = regions.get(route.id) else { return };
     let leads = handle.status().lead.is_mine && handle.status().ready;
-    if !leads || !handle.replica.followers_in_step().contains(&preferred.0) {
+    if !leads || !may_lead || !handle.replica.followers_in_step().contains(&preferred.0) {
         in_step_since.remove(&route.id);
         return;
     }

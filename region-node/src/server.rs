@@ -5,7 +5,7 @@ use crate::{
     config::RegionNodeConfig,
     node_file::NodeFile,
     region::Surroundings,
-    regions::{self, Regions},
+    regions::{self, CatalogHeard, Regions},
     service::RegionService,
 };
 use afdg_agent::host::{AgentHost, TypeDescription};
@@ -18,7 +18,7 @@ use afdg_proto::{
 use afdg_region_client::RegionClients;
 use afdg_replication::{HostConfig, Identity, IdentityError, ReplicaHost, StartError};
 use afdg_router::Router;
-use afdg_runtime::{Listener, OnEnd, Tasks, World};
+use afdg_runtime::{FolderLock, Listener, OnEnd, Tasks, World};
 use afdg_types::{GridError, NodeId, RegionId, Term, limits::FRAME_BYTES_MAX};
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -64,6 +64,7 @@ pub struct RunningRegionNode {
     regions: Regions,
     replicas: ReplicaHost,
     tasks: Tasks,
+    _folder: Arc<dyn FolderLock>,
 }
 
 impl RunningRegionNode {
@@ -162,16 +163,16 @@ async fn start(
         cache: Arc::new(RowCache::new(config.cache_bytes)),
         tasks: tasks.clone(),
     };
-    let regions = Regions::default();
+    let (regions, heard) = (Regions::default(), CatalogHeard::default());
     tasks.spawn(
         "reconcile-regions",
         OnEnd::StopServer,
-        regions::reconcile(regions.clone(), replicas.clone(), here.clone()),
+        regions::reconcile(regions.clone(), replicas.clone(), here.clone(), heard.clone()),
     );
     tasks.spawn(
         "heartbeat",
         OnEnd::StopServer,
-        heartbeat(catalog, regions.clone(), replicas.clone(), registered.node),
+        heartbeat(catalog, regions.clone(), replicas.clone(), registered.node, heard),
     );
 
     let endpoint = RegionNodeEndpoint::new(RegionService { regions: regions.clone(), here })
@@ -201,6 +202,7 @@ async fn start(
         regions,
         replicas,
         tasks: tasks.clone(),
+        _folder: identity.lock(),
     })
 }
 
@@ -276,7 +278,13 @@ fn methods_of(description: &TypeDescription) -> (String, BTreeMap<String, bool>)
     (description.name.clone(), methods.collect())
 }
 
-async fn heartbeat(catalog: CatalogClient, regions: Regions, replicas: ReplicaHost, node: NodeId) {
+async fn heartbeat(
+    catalog: CatalogClient,
+    regions: Regions,
+    replicas: ReplicaHost,
+    node: NodeId,
+    heard: CatalogHeard,
+) {
     let mut due = tokio::time::interval(HEARTBEAT_EVERY);
     due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -292,8 +300,9 @@ async fn heartbeat(catalog: CatalogClient, regions: Regions, replicas: ReplicaHo
             }
         });
         let report = NodeReport { node, replicas: reports.collect(), wal_bytes: replicas.wal_bytes() };
-        if let Err(error) = catalog.heartbeat(report, HEARTBEAT_EVERY * 2).await {
-            tracing::debug!(%error, "a heartbeat did not get through");
+        match catalog.heartbeat(report, HEARTBEAT_EVERY * 2).await {
+            Ok(_) => heard.note(),
+            Err(error) => tracing::debug!(%error, "a heartbeat did not get through"),
         }
     }
 }

@@ -4,12 +4,13 @@
 //! belongs to, and of which cluster once that is known. A server that finds another's refuses to start,
 //! so that a wrong path or a volume mounted in the wrong place can't mix two servers' data.
 
-use afdg_runtime::Disk;
+use afdg_runtime::{Disk, FolderLock};
 use afdg_types::ClusterId;
 use bytes::Bytes;
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 const FILE: &str = "IDENTITY";
@@ -19,8 +20,8 @@ const IGNORED: &[&str] = &["lost+found"];
 const FORMAT_VERSION: u32 = 1;
 const FILE_BYTES_MAX: usize = 4_096;
 
-/// What the file says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What the file says. As long as it or its lock lives, no other server uses the folder.
+#[derive(Debug)]
 pub struct Identity {
     pub role: String,
     /// Names the server among those of its role.
@@ -28,6 +29,7 @@ pub struct Identity {
     pub format_version: u32,
     pub cluster: Option<ClusterId>,
     folder: PathBuf,
+    lock: Arc<dyn FolderLock>,
 }
 
 /// Why a folder can't be used.
@@ -37,6 +39,10 @@ pub enum IdentityError {
         "{folder} holds the data of the {found_role} '{found}', and this is the {role} '{own}': give each server a folder of its own"
     )]
     OtherServer { folder: String, found_role: String, found: String, role: String, own: String },
+    #[error(
+        "{folder} is in use by a server that runs: stop it first, or give each server a folder of its own"
+    )]
+    InUse { folder: String },
     #[error("{folder} holds data of format {found}, and this server knows up to {known}: start a newer one")]
     Newer { folder: String, found: u32, known: u32 },
     #[error("{folder} holds data of cluster {found}, and this server is of cluster {own}")]
@@ -62,8 +68,13 @@ impl Identity {
         let name = folder.display().to_string();
         let io_error = |error| IdentityError::Io { folder: name.clone(), error };
         disk.create_folder(folder).await.map_err(io_error)?;
+        // Before anything is read: what another server is about to write must not be taken for its end.
+        let lock = disk.lock_folder(folder).await.map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => IdentityError::InUse { folder: name.clone() },
+            _ => io_error(error),
+        })?;
         let found = match disk.read(&folder.join(FILE)).await {
-            Ok(content) => Self::parse(folder, &content)?,
+            Ok(content) => Self::parse(folder, &content, lock)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let files = disk.list(folder).await.map_err(io_error)?;
                 // A file of ours that was not yet renamed into place is left from an interrupted first start.
@@ -77,6 +88,7 @@ impl Identity {
                     format_version: FORMAT_VERSION,
                     cluster: None,
                     folder: folder.to_owned(),
+                    lock,
                 };
                 new.write(disk).await?;
                 new
@@ -119,7 +131,12 @@ impl Identity {
         format!("format = {}\nrole = {}\nserver = {}\n{cluster}", self.format_version, self.role, self.server)
     }
 
-    fn parse(folder: &Path, content: &[u8]) -> Result<Identity, IdentityError> {
+    /// Keeps others out of the folder; to be held until the server has stopped.
+    pub fn lock(&self) -> Arc<dyn FolderLock> {
+        Arc::clone(&self.lock)
+    }
+
+    fn parse(folder: &Path, content: &[u8], lock: Arc<dyn FolderLock>) -> Result<Identity, IdentityError> {
         let name = folder.display().to_string();
         let malformed = |problem: &str| IdentityError::Malformed {
             folder: folder.display().to_string(),
@@ -144,6 +161,7 @@ impl Identity {
             format_version,
             cluster: value_of("cluster").map(ClusterId),
             folder: folder.to_owned(),
+            lock,
         })
     }
 }
@@ -160,12 +178,18 @@ mod tests {
         let mut own = Identity::open(&RealDisk, &path, "catalog", "1").await.unwrap();
         assert_eq!(own.cluster, None);
         own.join_cluster(&RealDisk, &ClusterId("c".to_owned())).await.unwrap();
-        let again = Identity::open(&RealDisk, &path, "catalog", "1").await.unwrap();
+        let lock = own.lock();
+        drop(own);
+        let in_use = Identity::open(&RealDisk, &path, "catalog", "1").await.unwrap_err();
+        assert!(matches!(in_use, IdentityError::InUse { .. }), "{in_use}");
+        drop(lock);
+        let mut again = Identity::open(&RealDisk, &path, "catalog", "1").await.unwrap();
         assert_eq!(again.cluster, Some(ClusterId("c".to_owned())));
         assert!(matches!(
-            own.join_cluster(&RealDisk, &ClusterId("d".to_owned())).await,
+            again.join_cluster(&RealDisk, &ClusterId("d".to_owned())).await,
             Err(IdentityError::OtherCluster { .. })
         ));
+        drop(again);
         for (role, server) in [("catalog", "2"), ("region-node", "1")] {
             let error = Identity::open(&RealDisk, &path, role, server).await.unwrap_err();
             assert!(matches!(error, IdentityError::OtherServer { .. }), "{error}");

@@ -6,14 +6,18 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 #[async_trait]
 pub trait Disk: Send + Sync + 'static {
     /// Makes the folder and its parents.
     async fn create_folder(&self, folder: &Path) -> io::Result<()>;
+    /// Keeps other servers out of the folder until what it returns is dropped. The error is of the kind
+    /// `WouldBlock` if one is in there already, in this process or in another.
+    async fn lock_folder(&self, folder: &Path) -> io::Result<Arc<dyn FolderLock>>;
     /// Names of the files and folders in `folder`, sorted.
     async fn list(&self, folder: &Path) -> io::Result<Vec<String>>;
     async fn read(&self, file: &Path) -> io::Result<Bytes>;
@@ -26,6 +30,10 @@ pub trait Disk: Send + Sync + 'static {
     async fn truncate(&self, file: &Path, bytes: u64) -> io::Result<()>;
     async fn remove(&self, file: &Path) -> io::Result<()>;
 }
+
+/// Held for as long as a server uses a folder. The system lets go of it when the process ends, however
+/// it does.
+pub trait FolderLock: fmt::Debug + Send + Sync + 'static {}
 
 #[async_trait]
 pub trait AppendFile: Send + 'static {
@@ -59,6 +67,16 @@ impl Disk for RealDisk {
                 folder.ancestors().take_while(|part| !part.exists()).map(Path::to_owned).collect();
             fs::create_dir_all(&folder)?;
             missing.iter().try_for_each(|made| sync_parent(made))
+        })
+        .await
+    }
+
+    async fn lock_folder(&self, folder: &Path) -> io::Result<Arc<dyn FolderLock>> {
+        let folder = folder.to_owned();
+        blocking(move || {
+            let opened = fs::File::open(&folder)?;
+            rustix::fs::flock(&opened, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+            Ok(Arc::new(RealLock { _folder: opened }) as Arc<dyn FolderLock>)
         })
         .await
     }
@@ -127,6 +145,14 @@ impl Disk for RealDisk {
         .await
     }
 }
+
+/// The folder itself is locked, not a file in it, so a folder of something else is left as it was.
+#[derive(Debug)]
+struct RealLock {
+    _folder: fs::File,
+}
+
+impl FolderLock for RealLock {}
 
 struct RealAppendFile {
     /// Absent only while a write runs on a blocking thread, or after that thread was lost.

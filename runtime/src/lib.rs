@@ -12,7 +12,7 @@ mod serve;
 mod tasks;
 
 pub use clock::{Clock, SystemClock};
-pub use disk::{AppendFile, Disk, RealDisk};
+pub use disk::{AppendFile, Disk, FolderLock, RealDisk};
 pub use entropy::{Entropy, SystemEntropy};
 pub use gather::gather;
 pub use net::{BoxIo, Incoming, Io, Listener, Net, TcpNet, channel_to};

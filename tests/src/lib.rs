@@ -1,6 +1,11 @@
 //! What tests of whole grids share: a grid in one process, a grid of real processes, and plain gRPC clients.
 
 pub mod client;
+pub mod cluster;
+pub mod load;
+pub mod persistent;
+pub mod processes;
+mod stalls;
 
 use afdg_agent::NativeHost;
 use afdg_dev_grid::{DevGrid, DevGridOptions, Probe};

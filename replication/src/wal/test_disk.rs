@@ -1,6 +1,6 @@
 //! A disk in memory that counts, fails on demand, and can be damaged.
 
-use afdg_runtime::{AppendFile, Disk};
+use afdg_runtime::{AppendFile, Disk, FolderLock};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::{
@@ -58,6 +58,13 @@ impl TestDisk {
 impl Disk for TestDisk {
     async fn create_folder(&self, _folder: &Path) -> io::Result<()> {
         Ok(())
+    }
+
+    async fn lock_folder(&self, _folder: &Path) -> io::Result<Arc<dyn FolderLock>> {
+        #[derive(Debug)]
+        struct NoLock;
+        impl FolderLock for NoLock {}
+        Ok(Arc::new(NoLock))
     }
 
     async fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
