@@ -36,8 +36,8 @@ struct Key {
 pub struct RowCache {
     rows: moka::sync::Cache<Key, Option<Arc<Row>>>,
     stripes: Vec<Mutex<Stripe>>,
-    /// A row whose bit is not set was never cached, so a change of it has nothing to take out. That is
-    /// every row of a replica that only follows.
+    /// A row whose bit is not set was never cached: it is not looked for, and a change of it has nothing
+    /// to take out. That is every row of a replica that only follows.
     ever_cached: Vec<AtomicU64>,
     hasher: RandomState,
 }
@@ -81,7 +81,15 @@ impl RowCache {
     }
 
     pub fn get(&self, region: RegionId, row: &Bytes) -> Option<Option<Arc<Row>>> {
+        if !self.may_be_cached(self.place_of(row)) {
+            return None;
+        }
         self.rows.get(&Key { region, row: row.clone() })
+    }
+
+    fn may_be_cached(&self, place: Place) -> bool {
+        let (word, mask) = filter_bit(place.bit);
+        self.ever_cached[word].load(Ordering::Relaxed) & mask != 0
     }
 
     pub fn begin_load(&self, row: &[u8]) -> Load {
@@ -113,8 +121,7 @@ impl RowCache {
         }
         // Whoever cached a row before that set its bit under the stripe's lock.
         for (row, place) in rows.iter().zip(places) {
-            let (word, mask) = filter_bit(place.bit);
-            if self.ever_cached[word].load(Ordering::Relaxed) & mask != 0 {
+            if self.may_be_cached(place) {
                 self.rows.invalidate(&Key { region, row: row.clone() });
             }
         }

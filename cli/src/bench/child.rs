@@ -22,13 +22,14 @@ pub struct ChildGrid {
 }
 
 impl ChildGrid {
-    pub async fn start() -> anyhow::Result<Self> {
+    pub async fn start(regions: u16) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("afdg-bench-").tempdir()?;
         let ready_file = folder.path().join("ready.json");
         let log_file = folder.path().join("log");
         let mut child = Command::new(std::env::current_exe()?)
             .args(["dev", "--listen", "127.0.0.1:0", "--until-stdin-closes", "--ready-file"])
             .arg(&ready_file)
+            .args(["--regions", &regions.to_string()])
             // The grid ends with this process, however that ends.
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

@@ -59,6 +59,9 @@ pub struct BenchArgs {
     /// Measure this grid instead of one started for it, such as http://127.0.0.1:7400
     #[arg(long, env = environment::ENDPOINT, value_name = "URL")]
     endpoint: Option<String>,
+    /// Regions of the grid that is started: with few cores, fewer regions share more fsyncs
+    #[arg(long, default_value_t = 1, conflicts_with = "endpoint", value_parser = clap::value_parser!(u16).range(1..=256))]
+    regions: u16,
     /// A process of the grid at --endpoint, whose CPU time is to be measured; may be repeated
     #[arg(long, value_name = "PID", requires = "endpoint")]
     server_pid: Vec<u32>,
@@ -119,7 +122,7 @@ pub async fn run(args: BenchArgs, output: &mut Output) -> anyhow::Result<u8> {
         Some(endpoint) => (None, endpoint.clone(), args.server_pid.clone()),
         None => {
             tell("starting a development grid ...");
-            let child = ChildGrid::start().await?;
+            let child = ChildGrid::start(args.regions).await?;
             let (endpoint, pids) = (child.endpoint().to_owned(), vec![child.pid()]);
             (Some(child), endpoint, pids)
         }
