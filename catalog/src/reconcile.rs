@@ -305,7 +305,10 @@ mod tests {
             types: Vec::new(),
             at_ms: 2,
         };
+        let (node, from, to) = (NodeId(1), NodeState::Live, NodeState::Suspect);
+        catalog.log.apply(Command::SetNodeState(SetNodeState { node, from, to, at_ms: 1 }));
         catalog.log.apply(Command::RegisterNode(again));
+        assert_eq!(catalog.log.state.borrow().nodes[&NodeId(1)].state, NodeState::Dead);
         catalog.hear(1, 10, &[]);
         catalog.hear(2, 10, &[]);
         assert!(catalog.go(20).is_empty());

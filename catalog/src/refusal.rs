@@ -17,7 +17,8 @@ pub(crate) fn done(outcome: Outcome) -> Result<Reply, GridError> {
 
 fn of_refusal(refusal: &Refusal) -> GridError {
     let reason = match refusal {
-        Refusal::NotFormed | Refusal::NodesMissing { .. } => Reason::NotReady,
+        // A name is free once its node is heard of no more.
+        Refusal::NotFormed | Refusal::NodesMissing { .. } | Refusal::NameInUse { .. } => Reason::NotReady,
         Refusal::WrongCluster { .. }
         | Refusal::DataOfAnotherNode { .. }
         | Refusal::UnknownData { .. }

@@ -195,6 +195,7 @@ async fn start(
     let router =
         server_builder().add_service(endpoint).add_service(replicas.peer_endpoint()).add_service(health);
     serve(tasks, "serve", router, listener);
+    tracing::info!(name = config.name, node = %registered.node, address = %local_address, "the region node runs");
     Ok(RunningRegionNode {
         node: registered.node,
         local_address,

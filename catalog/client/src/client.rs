@@ -109,6 +109,7 @@ impl CatalogClient {
         let deadline = Instant::now() + within;
         let mut pause = PAUSE_MIN;
         let mut redirects = 0;
+        let mut told = false;
         loop {
             let (address, channel) = self.pick()?;
             let limit = attempt_limit.min(deadline.saturating_duration_since(Instant::now()));
@@ -143,6 +144,10 @@ impl CatalogClient {
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
+            if pause == PAUSE_MAX && !told {
+                told = true;
+                tracing::warn!(%error, "the catalog has not done what it was asked; asking on");
+            }
         }
     }
 

@@ -26,12 +26,18 @@ async fn keep_fresh(client: CatalogClient, watcher: String, routes: watch::Sende
     // Watchers start at different servers, as their names have it.
     let mut place = watcher.bytes().fold(0_usize, |sum, byte| sum.wrapping_add(usize::from(byte)));
     let mut pause = PAUSE_MIN;
+    // Once for each time of silence.
+    let mut told = false;
     loop {
         if let Some((address, channel)) = client.server(place) {
             let (heard, why) = follow(channel, &watcher, &routes).await;
             tracing::debug!(%address, %why, "a stream of routes has ended");
             if heard {
                 pause = PAUSE_MIN;
+                told = false;
+            } else if pause == PAUSE_MAX && !told {
+                told = true;
+                tracing::warn!(%address, %why, "no catalog server sends its routing table; trying on");
             }
         }
         place = place.wrapping_add(1);

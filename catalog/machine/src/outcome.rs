@@ -45,6 +45,10 @@ pub enum Refusal {
     NodeStateChanged { node: NodeId, state: NodeState, expected: NodeState },
     #[error("node {node} was replaced by node {by}, which registered under the same name with another disk")]
     NodeReplaced { node: NodeId, by: NodeId },
+    #[error(
+        "the name '{name}' is that of node {node}, which is live at {address}: give this node a name of its own. If that node has lost its disk, wait until it is no longer live"
+    )]
+    NameInUse { name: String, node: NodeId, address: String },
     #[error("regions are placed when {wanted} nodes are live; {live} are")]
     NodesMissing { live: usize, wanted: usize },
     #[error("the regions are placed already")]

@@ -212,6 +212,12 @@ fn a_node_without_its_disk_is_another_node() {
     s.run(register("a", "ia"));
     s.run(register("b", "ib"));
     assert_eq!(s.run(place(2)), "placed 2 x 1");
+    assert_eq!(
+        s.run(register("a", "ia-2")),
+        "REFUSED the name 'a' is that of node 1, which is live at a:7000: give this node a name of its own. If that node has lost its disk, wait until it is no longer live"
+    );
+    assert_eq!(s.nodes(), "1:a a:7000 live, 2:b b:7000 live");
+    s.run(set(1, NodeState::Live, NodeState::Suspect));
     assert_eq!(s.run(register("a", "ia-2")), "registered as 3");
     assert_eq!(s.nodes(), "1:a a:7000 dead replaced by 3, 2:b b:7000 live, 3:a a:7000 live");
     assert_eq!(
@@ -223,6 +229,7 @@ fn a_node_without_its_disk_is_another_node() {
         s.run(set(1, NodeState::Dead, NodeState::Live)),
         "REFUSED node 1 was replaced by node 3, which registered under the same name with another disk"
     );
+    s.run(set(3, NodeState::Live, NodeState::Suspect));
     assert_eq!(s.run(register("a", "ia-3")), "registered as 4");
     assert_eq!(
         s.nodes(),

@@ -6,7 +6,7 @@ use crate::{
     log::testing::MemoryLog,
     table::{Published, publish},
 };
-use afdg_catalog_machine::{FormCluster, Outcome, PlaceRegions};
+use afdg_catalog_machine::{FormCluster, NodeState, Outcome, PlaceRegions, SetNodeState};
 use afdg_proto::{
     pb::{
         admin::{self, cluster_server::Cluster},
@@ -14,7 +14,7 @@ use afdg_proto::{
     },
     status::to_call_error,
 };
-use afdg_types::{CallError, ClusterId};
+use afdg_types::{CallError, ClusterId, NodeId};
 use futures::StreamExt;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -110,6 +110,9 @@ async fn nodes_register_and_keep_their_lease() {
     assert_eq!(f.register("", "ib").await.unwrap_err().metadata["field"], "name");
     assert_eq!(f.heartbeat(1, &[]).await, Ok(2_000));
     assert_eq!(f.heartbeat(9, &[]).await.unwrap_err().reason, Reason::WrongCluster);
+    assert_eq!(f.register("a", "another disk").await.unwrap_err().reason, Reason::NotReady);
+    let (node, from, to) = (NodeId(1), NodeState::Live, NodeState::Suspect);
+    f.log.apply(Command::SetNodeState(SetNodeState { node, from, to, at_ms: 2 }));
     assert_eq!(f.register("a", "another disk").await, Ok(2));
     assert_eq!(f.heartbeat(1, &[]).await.unwrap_err().reason, Reason::WrongCluster);
     assert_eq!(f.heartbeat(2, &[]).await, Ok(2_000));

@@ -12,16 +12,22 @@ use anyhow::Context;
 use std::fmt;
 use tonic::{Response, Status};
 
-/// The answer, or what to tell a person of the failure.
+/// The answer to a question, or what to tell a person of the failure.
 fn answer<T>(
     result: Result<Response<T>, Status>,
     client: &Client,
     what: impl fmt::Display,
 ) -> anyhow::Result<T> {
-    result
-        .map(Response::into_inner)
-        .map_err(|status| CallFailure::of_status(&status))
-        .with_context(|| format!("{what}, asked of {}", client.endpoint()))
+    outcome(result.map_err(|status| CallFailure::of_read(&status)), client, what)
+}
+
+/// What became of something asked for, whether it could be told or not.
+fn outcome<T>(
+    result: Result<Response<T>, CallFailure>,
+    client: &Client,
+    what: impl fmt::Display,
+) -> anyhow::Result<T> {
+    result.map(Response::into_inner).with_context(|| format!("{what}, asked of {}", client.endpoint()))
 }
 
 /// `1234567` as `1,234,567`.

@@ -1,9 +1,9 @@
 //! `afdg region`: the Raft groups that own the slots.
 
-use super::{answer, grouped, ids, node};
+use super::{answer, grouped, ids, node, outcome};
 use crate::{
     arguments::{EndpointArgs, Format, OutputArgs},
-    client::Client,
+    client::{CallFailure, Client},
     environment,
     failure::usage,
     output::{Output, Table},
@@ -109,7 +109,8 @@ async fn transfer(args: TransferArgs, output: &mut Output) -> anyhow::Result<()>
     };
     let request = TransferLeaderRequest { region: args.region, to_node: to.id, actor, reason: args.reason };
     let done = client.cluster().transfer_leader(request).await;
-    answer(done, &client, format_args!("the lead of region {} to node {}", args.region, to.name))?;
+    let done = done.map_err(|status| CallFailure::of_status(&status));
+    outcome(done, &client, format_args!("the lead of region {} to node {}", args.region, to.name))?;
     output.line(format_args!(
         "the lead of region {} was handed to node {} ({})",
         args.region, to.name, to.id

@@ -92,7 +92,8 @@ fn print(status: &GetStatusResponse, wrong: &[String], output: &mut Output) -> a
             server.id.to_string(),
             server.address.clone(),
             role.to_owned(),
-            server.applied_index.to_string(),
+            // A server knows no other's.
+            if server.applied_index == 0 { "-".to_owned() } else { server.applied_index.to_string() },
         ]);
     }
     output.line("")?;

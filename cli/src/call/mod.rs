@@ -66,7 +66,11 @@ pub async fn run(args: CallArgs, output: &mut Output) -> anyhow::Result<u8> {
     }
     let json = input::read(&args.json)?;
     let client = Client::connect(&args.endpoint).await?;
-    let types = fetch_types(&client).await?;
+    let lookup = tokio::time::timeout(args.timeout, fetch_types(&client)).await;
+    let types = lookup.map_err(|_| {
+        let (endpoint, ms) = (client.endpoint(), args.timeout.as_millis());
+        anyhow::anyhow!("{endpoint} has not told its agent types within {ms} ms; the call was not sent")
+    })??;
     let method = types.method(agent.agent_type(), &args.method)?;
     let request = method.encode(agent.key(), &json)?;
 
@@ -104,7 +108,7 @@ pub async fn run(args: CallArgs, output: &mut Output) -> anyhow::Result<u8> {
 /// The agent types that the grid knows.
 pub async fn fetch_types(client: &Client) -> anyhow::Result<Types> {
     let listed = client.cluster().list_types(ListTypesRequest {}).await;
-    let listed = listed.map_err(|status| CallFailure::of_status(&status));
+    let listed = listed.map_err(|status| CallFailure::of_read(&status));
     let types = listed.with_context(|| format!("the agent types of {} can't be read", client.endpoint()))?;
     Types::new(types.into_inner().types)
 }

@@ -37,6 +37,15 @@ impl CallFailure {
         failure
     }
 
+    /// Of a question that changes nothing, whatever became of it.
+    pub fn of_read(status: &Status) -> Self {
+        let failure = Self::of_status(status);
+        match failure.retry {
+            Retry::Unknown => Self { retry: Retry::Same, ..failure },
+            _ => failure,
+        }
+    }
+
     pub fn of_call_error(error: CallError) -> Self {
         match error {
             CallError::Agent(error) => Self {

@@ -343,12 +343,12 @@ async fn space_reserved_in_older_segments_is_no_damage_and_hides_none() {
     let (_, found) = open(&disk, 500).await.unwrap();
     assert_eq!(indexes(&found), (1..=21).collect::<Vec<_>>());
     // The second segment's end is gone, as if it had never been written.
-    let mut content = disk.content();
-    let second = content.files.get_mut(&names[1]).unwrap();
+    let mut second = disk.content().files[&names[1]].clone();
     let written = second.iter().rposition(|&byte| byte != 0).unwrap();
-    let begins = (0..written).filter(|at| Record::find_begin(&second.clone().into(), *at) == Some(at + 1));
-    let last = begins.last().unwrap() + 1;
+    let bytes = Bytes::from(second.clone());
+    let mut begins = (0..written).filter(|at| Record::find_begin(&bytes, *at) == Some(at + 1));
+    let last = begins.next_back().unwrap() + 1;
     second[last..].fill(0);
-    drop(content);
+    disk.content().files.insert(names[1].clone(), second);
     assert!(matches!(open(&disk, 500).await, Err(WalError::MissingSegment { .. })));
 }

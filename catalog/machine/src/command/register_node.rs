@@ -5,7 +5,8 @@
 //!   that one node never starts on another's data.
 //! - A new incarnation is a new node with a new id, also under a known name: that node has lost its
 //!   disk, so it has promised nothing and voted for nobody. The node that had the name before is marked
-//!   dead. Its replicas stay listed until they are replaced.
+//!   dead. Its replicas stay listed until they are replaced. While that node is live, the name is refused:
+//!   two that run must not share one.
 //! - A replaced node that registers again has its disk back: it takes its name and id again, and the
 //!   node that had replaced it is dead instead.
 
@@ -42,6 +43,7 @@ impl RegisterNode {
         }
         self.check_texts()?;
         let id = self.decide_id(state)?;
+        self.check_name(id, state)?;
         let types = self.types.iter().map(|t| t.name.clone()).collect();
         put_types(self.types, state)?;
 
@@ -76,6 +78,19 @@ impl RegisterNode {
         check_text("incarnation", &self.incarnation, 1, NAME_BYTES_MAX)?;
         check_text("address", &self.address, 1, ADDRESS_BYTES_MAX)?;
         check_text("zone", &self.zone, 0, NAME_BYTES_MAX)
+    }
+
+    /// A new node takes over a name only from one that is not heard of any more.
+    fn check_name(&self, id: NodeId, state: &CatalogState) -> Result<(), Refusal> {
+        if state.nodes.contains_key(&id) {
+            return Ok(());
+        }
+        let mut nodes = state.nodes.iter();
+        let namesake = nodes.find(|(_, node)| node.name == self.name && node.state == NodeState::Live);
+        namesake.map_or(Ok(()), |(node, namesake)| {
+            let (name, address) = (self.name.clone(), namesake.address.clone());
+            Err(Refusal::NameInUse { name, node: *node, address })
+        })
     }
 
     fn decide_id(&self, state: &CatalogState) -> Result<NodeId, Refusal> {
