@@ -26,11 +26,11 @@ use afdg_runtime::{Entropy, SystemEntropy, process};
 use afdg_types::limits::PIPE_IN_FLIGHT_CALLS_MAX;
 use clap::Args;
 use feed::Names;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use persistent::Persistent;
 use purchases::Purchases;
 use report::{Facts, Report};
-use std::{path::PathBuf, time::Instant};
+use std::{fmt, path::PathBuf, time::Instant};
 use tokio::sync::watch;
 
 /// Longest `--key-prefix`: with a customer's id behind it, it has to fit an agent's key.
@@ -212,9 +212,14 @@ fn key_prefix(given: Option<&str>) -> anyhow::Result<String> {
 /// Shown on standard error, if that is a terminal.
 fn progress_bar(length: u64, what: &str) -> ProgressBar {
     let bar = ProgressBar::new(length);
-    let shape = format!("{{wide_bar}} {{human_pos}}/{{human_len}} {what}, {{per_sec}}, {{eta}} left");
+    let shape = format!("{{wide_bar}} {{human_pos}}/{{human_len}} {what}, {{rate}}/s, {{eta}} left");
     match ProgressStyle::with_template(&shape) {
-        Ok(style) => bar.with_style(style),
+        Ok(style) => {
+            bar.with_style(style.with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
+                // A style can't fail, nor can the text that it is made of.
+                let _ = write!(out, "{}", crate::admin::grouped(state.per_sec() as u64));
+            }))
+        }
         Err(_) => bar,
     }
 }
