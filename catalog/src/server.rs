@@ -55,6 +55,7 @@ pub struct Running {
     pub local_address: SocketAddr,
     tasks: Tasks,
     replica: Replica<SharedMachine>,
+    host: ReplicaHost,
     drain_limit: Duration,
     _folder: Arc<dyn FolderLock>,
 }
@@ -96,11 +97,11 @@ impl CatalogServer {
         };
         let folder = identity.lock();
         let server = Assembly { config, world, tasks, replica, state };
-        server.spawn(host, identity, listener);
+        server.spawn(host.clone(), identity, listener);
         let Assembly { config, tasks, replica, .. } = server;
         tracing::info!(id = config.id, address = %local_address, "the catalog server runs");
         let drain_limit = Duration::from_millis(config.drain_ms_max);
-        Ok(Running { local_address, tasks, replica, drain_limit, _folder: folder })
+        Ok(Running { local_address, tasks, replica, host, drain_limit, _folder: folder })
     }
 
     async fn replicate(
@@ -248,7 +249,10 @@ impl Running {
         if timeout(SHUTDOWN_LIMIT, self.replica.shutdown()).await.is_err() {
             tracing::warn!("the catalog's replica did not stop in time");
         }
-        self.tasks.drain(self.drain_limit).await
+        let ended = self.tasks.drain(self.drain_limit).await;
+        // Before the folder is free for another: a log that is left open writes its last marks later.
+        self.host.close().await;
+        ended
     }
 
     async fn hand_on_lead(&self) {

@@ -23,8 +23,8 @@ pub trait Disk: Send + Sync + 'static {
     async fn read(&self, file: &Path) -> io::Result<Bytes>;
     /// Replaces the file as a whole: afterwards it holds the old bytes or the new, never a part.
     async fn write(&self, file: &Path, content: Bytes) -> io::Result<()>;
-    /// Opens for appending, makes the file if there is none. Space may be reserved ahead: until the file
-    /// is dropped, and after a crash, it may end in zeros that nobody appended.
+    /// Opens for appending, makes the file if there is none. Space may be reserved ahead: the file may
+    /// end in zeros that nobody appended, and whoever opens it again cuts them off first.
     async fn open_append(&self, file: &Path) -> io::Result<Box<dyn AppendFile>>;
     /// Cuts the file to `bytes`.
     async fn truncate(&self, file: &Path, bytes: u64) -> io::Result<()>;
@@ -225,15 +225,6 @@ fn allocate(_file: &fs::File, _from: u64, _bytes: u64) -> bool {
     false
 }
 
-impl Drop for ReservedFile {
-    fn drop(&mut self) {
-        if self.reserved > self.end {
-            // Whoever reads the file copes with the zeros.
-            let _ = self.file.set_len(self.end);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,10 +241,12 @@ mod tests {
         let reserved = RealDisk.read(&file).await.unwrap();
         assert!(reserved.starts_with(b"onetwothree") && reserved[11..].iter().all(|&byte| byte == 0));
         drop(log);
+        RealDisk.truncate(&file, 11).await.unwrap();
         assert_eq!(RealDisk.read(&file).await.unwrap(), "onetwothree");
         let mut log = RealDisk.open_append(&file).await.unwrap();
         log.append(vec![Bytes::from_static(b"four")]).await.unwrap();
         drop(log);
+        RealDisk.truncate(&file, 15).await.unwrap();
         assert_eq!(RealDisk.read(&file).await.unwrap(), "onetwothreefour");
         RealDisk.truncate(&file, 4).await.unwrap();
         assert_eq!(RealDisk.read(&file).await.unwrap(), "onet");
