@@ -2,7 +2,7 @@
 
 use afdg_catalog_machine::limits::{REGIONS_MAX, REPLICAS_MAX};
 use afdg_proto::peer_auth::PeerToken;
-use afdg_replication::Timing;
+use afdg_replication::{Substitutes, Timing};
 use std::{collections::BTreeMap, path::PathBuf};
 
 /// Longest lease: a node that is gone should be known to be gone within minutes.
@@ -30,6 +30,7 @@ pub struct CatalogConfig {
     pub timing: Timing,
     /// How long a drain may take.
     pub drain_ms_max: u64,
+    pub substitutes: Substitutes,
 }
 
 /// The size of a new cluster. Without effect once the cluster is formed.

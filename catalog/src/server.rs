@@ -116,6 +116,7 @@ impl CatalogServer {
             peer_token: config.peer_token.clone(),
             timing: config.timing,
             checkpoints: CheckpointPolicy::default(),
+            substitutes: config.substitutes.clone(),
         };
         let host = ReplicaHost::open(world, tasks, host_config).await?;
         let (machine, state) = SharedMachine::new();

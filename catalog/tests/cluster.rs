@@ -39,6 +39,7 @@ fn config(id: u64, folder: &Path, servers: &BTreeMap<u64, String>) -> CatalogCon
         dead_after_ms: 2_000,
         timing: Timing::default(),
         drain_ms_max: 10_000,
+        substitutes: Default::default(),
     }
 }
 

@@ -261,6 +261,7 @@ impl DevGrid {
             dead_after_ms: CatalogConfig::DEAD_AFTER_MS_DEFAULT,
             timing: self.options.timing,
             drain_ms_max: CatalogConfig::DRAIN_MS_MAX_DEFAULT,
+            substitutes: Default::default(),
         })
     }
 
@@ -280,6 +281,7 @@ impl DevGrid {
             cache_bytes: CACHE_BYTES_DEFAULT,
             timing: self.options.timing,
             checkpoints: self.options.checkpoints,
+            substitutes: Default::default(),
         })
     }
 }

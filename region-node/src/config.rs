@@ -1,7 +1,7 @@
 //! What a region node is told.
 
 use afdg_proto::peer_auth::PeerToken;
-use afdg_replication::{CheckpointPolicy, Timing};
+use afdg_replication::{CheckpointPolicy, Substitutes, Timing};
 use std::path::PathBuf;
 
 /// Decoded rows kept in memory, if nothing else is said.
@@ -26,4 +26,5 @@ pub struct RegionNodeConfig {
     pub cache_bytes: u64,
     pub timing: Timing,
     pub checkpoints: CheckpointPolicy,
+    pub substitutes: Substitutes,
 }

@@ -233,6 +233,7 @@ fn host_config(config: &RegionNodeConfig, node: NodeId) -> HostConfig {
         peer_token: config.peer_token.clone(),
         timing: config.timing,
         checkpoints: config.checkpoints,
+        substitutes: config.substitutes.clone(),
     }
 }
 

@@ -75,7 +75,8 @@ impl RegionNode for RegionService {
         let handle = self.leading(request.region).map_err(|status| *status)?;
         handle.replica.linearize().await.map_err(|_| of_grid_error(&not_leader()))?;
         // Many reads of stored rows: not on a thread that serves.
-        let listed = tokio::task::spawn_blocking(move || inspect::list_agents(&handle, &request)).await;
+        let threads = &self.here.world.threads;
+        let listed = afdg_runtime::blocking(threads, move || inspect::list_agents(&handle, &request)).await;
         let listed =
             listed.map_err(|error| of_grid_error(&GridError::new(Reason::Internal, error.to_string())))?;
         listed.map(Response::new).map_err(|error| of_grid_error(&error))

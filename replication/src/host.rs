@@ -8,10 +8,11 @@ use crate::{
     peers::{GroupHandler, Links, PeerEndpoint, PeerNetworks, PeerService},
     replica::Checkpointed,
     row_store::{CheckpointStore, RowStore, SledOptions, SledStore},
+    substitutes::{Substitutes, Witness},
     wal::{RecoveredGroup, Wal, WalError, WalOptions},
 };
 use afdg_proto::peer_auth::PeerToken;
-use afdg_runtime::{OnEnd, Tasks, World};
+use afdg_runtime::{Blocking, OnEnd, Tasks, World, blocking};
 use openraft::{Config, SnapshotPolicy};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,6 +31,7 @@ pub struct HostConfig {
     pub peer_token: PeerToken,
     pub timing: Timing,
     pub checkpoints: CheckpointPolicy,
+    pub substitutes: Substitutes,
 }
 
 /// When a group looks for a new leader. Milliseconds.
@@ -119,11 +121,10 @@ impl ReplicaHost {
             world.disk.create_folder(folder).await.map_err(|error| folder_error(folder, error))?;
         }
         let (wal, recovered) = Wal::open(Arc::clone(&world.disk), wal_folder, WalOptions::default()).await?;
-        let opened = tokio::task::spawn_blocking(move || SledStore::open(&SledOptions::new(rows_folder)))
-            .await
-            .map_err(|error| StartError::Store(error.to_string()))?;
-        let store: Arc<dyn CheckpointStore> =
-            Arc::new(opened.map_err(|error| StartError::Store(error.to_string()))?);
+        let store = match &config.substitutes.store {
+            Some(store) => Arc::clone(store),
+            None => open_sled(&world.threads, rows_folder).await?,
+        };
         Self::new(world, tasks, config, wal, recovered, store)
     }
 
@@ -140,7 +141,7 @@ impl ReplicaHost {
             shared: Arc::new(Shared {
                 raft_config: Arc::new(raft_config),
                 wal,
-                checkpointer: Checkpointer::new(Arc::clone(&store)),
+                checkpointer: Checkpointer::new(Arc::clone(&store), Arc::clone(&world.threads)),
                 store,
                 links: Links::new(Arc::clone(&world.net), config.peer_token.clone()),
                 service: PeerService::default(),
@@ -205,6 +206,10 @@ impl ReplicaHost {
         Duration::from_millis(self.shared.config.timing.election_max_ms)
     }
 
+    pub(crate) fn witness(&self) -> Arc<dyn Witness> {
+        Arc::clone(&self.shared.config.substitutes.witness)
+    }
+
     pub(crate) fn raft_config(&self) -> Arc<Config> {
         Arc::clone(&self.shared.raft_config)
     }
@@ -228,7 +233,7 @@ impl ReplicaHost {
         let known = recovered.is_some();
         let purged =
             recovered.as_ref().and_then(|recovered| recovered.purged.as_ref().map(|(index, _)| *index));
-        let log = LogStore::new(group, self.shared.wal.clone(), recovered)
+        let log = LogStore::new(group, self.shared.wal.clone(), recovered, self.witness())
             .map_err(|error| failed(error.to_string()))?;
         let tree = self.shared.store.tree(group).map_err(|error| failed(error.to_string()))?;
         let rows = RowStore::open(tree).map_err(|error| failed(error.to_string()))?;
@@ -308,6 +313,16 @@ impl ReplicaHost {
             }
         }
     }
+}
+
+async fn open_sled(
+    threads: &Arc<dyn Blocking>,
+    folder: PathBuf,
+) -> Result<Arc<dyn CheckpointStore>, StartError> {
+    let failed = |error: &dyn std::fmt::Display| StartError::Store(error.to_string());
+    let opened = blocking(threads, move || SledStore::open(&SledOptions::new(folder))).await;
+    let store = opened.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+    Ok(Arc::new(store))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

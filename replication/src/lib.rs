@@ -10,6 +10,7 @@
 //! | [`peers`] | requests of all groups between two servers on one connection |
 //! | [`codec`] | Raft's own data as bytes |
 //! | [`Identity`] | whose data a folder holds |
+//! | [`Substitutes`] | what a simulator puts in the place of a server's own |
 
 mod checkpoint;
 mod codec;
@@ -22,6 +23,7 @@ mod raft_types;
 mod replica;
 pub mod row_store;
 mod state_machine;
+mod substitutes;
 #[cfg(test)]
 mod tests;
 pub mod wal;
@@ -32,3 +34,4 @@ pub use machine::{Machine, Observer, Position};
 pub use peers::PeerEndpoint;
 pub use replica::{Lead, Replica, WriteError};
 pub use row_store::{Found, RowSnapshot, RowStore, RowWriter};
+pub use substitutes::{Substitutes, Witness};

@@ -5,9 +5,12 @@
 
 use crate::{
     codec,
+    machine::Position,
     raft_types::{Entry, LogId, Types, Vote},
+    substitutes::Witness,
     wal::{RecoveredGroup, Wal},
 };
+use afdg_types::planted::{Bug, planted};
 use openraft::{
     OptionalSend, RaftLogReader,
     entry::RaftEntry,
@@ -55,22 +58,32 @@ pub struct LogStore {
     group: u64,
     wal: Wal,
     log: Arc<RwLock<GroupLog>>,
+    witness: Arc<dyn Witness>,
 }
 
 impl LogStore {
     /// Takes over what the write-ahead log recovered of `group`.
-    pub fn new(group: u64, wal: Wal, recovered: Option<RecoveredGroup>) -> Result<Self, codec::CodecError> {
+    pub fn new(
+        group: u64,
+        wal: Wal,
+        recovered: Option<RecoveredGroup>,
+        witness: Arc<dyn Witness>,
+    ) -> Result<Self, codec::CodecError> {
         let mut log = GroupLog::default();
+        let mut known = Vec::new();
         if let Some(recovered) = recovered {
             log.vote = recovered.vote.as_deref().map(codec::decode_vote).transpose()?;
             log.committed = recovered.committed.as_deref().map(codec::decode_log_id).transpose()?.flatten();
             log.purged =
                 recovered.purged.as_ref().map(|(_, mark)| codec::decode_log_id(mark)).transpose()?.flatten();
             for (_, bytes) in &recovered.entries {
-                log.entries.push_back(codec::decode_entry(bytes)?);
+                let entry = codec::decode_entry(bytes)?;
+                known.push((position(&entry.log_id), bytes.clone()));
+                log.entries.push_back(entry);
             }
         }
-        Ok(Self { group, wal, log: Arc::new(RwLock::new(log)) })
+        witness.opened(group, log.purged.as_ref().map_or_else(Position::default, position), &known);
+        Ok(Self { group, wal, witness, log: Arc::new(RwLock::new(log)) })
     }
 
     // A poisoned lock means that a thread panicked while it held it; every section below leaves the log
@@ -96,6 +109,10 @@ impl LogStore {
         };
         (start, end)
     }
+}
+
+fn position(id: &LogId) -> Position {
+    Position { term: id.committed_leader_id().term, index: id.index() }
 }
 
 impl RaftLogReader<Types> for LogStore {
@@ -144,6 +161,9 @@ impl RaftLogStorage<Types> for LogStore {
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let (done, saved) = tokio::sync::oneshot::channel();
         self.write().vote = Some(*vote);
+        if planted(Bug::VoteNotWritten) {
+            return Ok(());
+        }
         self.wal.save_vote(
             self.group,
             codec::encode_vote(vote),
@@ -170,7 +190,12 @@ impl RaftLogStorage<Types> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
-        let encoded = entries.iter().map(|entry| (entry.index(), codec::encode_entry(entry))).collect();
+        let encode = |entry: &Entry| {
+            let encoded = codec::encode_entry(entry);
+            self.witness.appended(self.group, position(&entry.log_id), &encoded);
+            (entry.index(), encoded)
+        };
+        let encoded = entries.iter().map(encode).collect();
         self.write().entries.extend(entries);
         self.wal.append(self.group, encoded, Box::new(move |result| callback.io_completed(result)));
         Ok(())
@@ -181,20 +206,25 @@ impl RaftLogStorage<Types> for LogStore {
         let mut log = self.write();
         let keep = from.saturating_sub(log.first_index()) as usize;
         log.entries.truncate(keep);
+        self.witness.truncated(self.group, from);
         // Later appends follow in the same log file, so this needs no wait of its own.
-        self.wal.truncate_from(self.group, from, Box::new(|_| {}));
+        if !planted(Bug::TruncateNotWritten) {
+            self.wal.truncate_from(self.group, from, Box::new(|_| {}));
+        }
         Ok(())
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
         let mut log = self.write();
+        let last = log.entries.back().map(|entry| entry.log_id);
         let gone = (log_id.index() + 1).saturating_sub(log.first_index()) as usize;
         let gone = gone.min(log.entries.len());
         log.entries.drain(..gone);
         if log.purged.as_ref().is_none_or(|purged| purged.index() < log_id.index()) {
             log.purged = Some(log_id);
         }
-        self.wal.purge(self.group, log_id.index(), codec::encode_log_id(Some(&log_id)));
+        let upto = last.filter(|_| planted(Bug::PurgePastCheckpoint)).unwrap_or(log_id);
+        self.wal.purge(self.group, upto.index(), codec::encode_log_id(Some(&upto)));
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ pub struct Position {
 /// them and read again by [`Machine::restore`].
 pub trait Machine: Send + Sync + 'static {
     /// What one command did: its answer, and actions for the leader.
-    type Outcome: Send + Sync + 'static;
+    type Outcome: std::fmt::Debug + Send + Sync + 'static;
 
     /// Reads what the machine keeps decoded: once before the first command, and again after the rows
     /// were replaced by a snapshot.

@@ -12,6 +12,7 @@ use crate::{
     state_machine::{SnapshotRows, StateMachine},
 };
 use afdg_proto::pb::internal::PeerKind;
+use afdg_types::planted::{Bug, planted};
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
 use openraft::{
@@ -101,8 +102,10 @@ impl<M: Machine> Replica<M> {
     ) -> Result<Self, StartError> {
         let failed = |error: &dyn std::fmt::Display| StartError::Group { group, why: error.to_string() };
         let checkpointer = host.checkpointer();
-        let state_machine = StateMachine::open(machine, Arc::clone(&rows), observer, checkpointer.clone())
-            .map_err(|error| failed(&error))?;
+        let witness = (group, host.witness());
+        let state_machine =
+            StateMachine::open(machine, Arc::clone(&rows), observer, checkpointer.clone(), witness)
+                .map_err(|error| failed(&error))?;
         let raft = Raft::new(host.server_id(), host.raft_config(), host.networks(group), log, state_machine)
             .await
             .map_err(|error| failed(&error))?;
@@ -151,12 +154,11 @@ impl<M: Machine> Replica<M> {
     pub async fn write_in_term(&self, term: u64, command: Bytes) -> Result<M::Outcome, WriteError> {
         let leader = crate::raft_types::LogId::new_term_index(term, 0);
         let (responder, complete) = ProgressResponder::complete_only();
-        let submitted = self
-            .raft
-            .write(CommandBytes(command))
-            .with_leader(*leader.committed_leader_id())
-            .responder(responder);
-        submitted.await.map_err(|error| WriteError::Stopped(error.to_string()))?;
+        let mut request = self.raft.write(CommandBytes(command)).responder(responder);
+        if !planted(Bug::ApplyWithoutFence) {
+            request = request.with_leader(*leader.committed_leader_id());
+        }
+        request.await.map_err(|error| WriteError::Stopped(error.to_string()))?;
         match complete.await {
             Ok(Ok(response)) => {
                 let outcome = response.data.0.and_then(|answer| answer.downcast::<M::Outcome>().ok());
@@ -183,6 +185,9 @@ impl<M: Machine> Replica<M> {
     /// After it returns, the rows hold everything that was acknowledged before it was called. Uses the
     /// leader's lease where it stands, and asks a majority where it does not.
     pub async fn linearize(&self) -> Result<(), WriteError> {
+        if planted(Bug::ReadWithoutLease) {
+            return Ok(());
+        }
         if self.raft.ensure_linearizable(ReadPolicy::LeaseRead).await.is_ok() {
             return Ok(());
         }
@@ -295,6 +300,7 @@ fn watch_lead<M: Machine>(host: &ReplicaHost, group: u64, raft: &MachineRaft<M>)
     let own = host.server_id();
     let tasks = host.tasks().clone();
     let raft = raft.clone();
+    let witness = host.witness();
     let read = move |metrics: &openraft::type_config::alias::WatchReceiverOf<
         Types,
         openraft::metrics::RaftServerMetrics<Types>,
@@ -310,6 +316,9 @@ fn watch_lead<M: Machine>(host: &ReplicaHost, group: u64, raft: &MachineRaft<M>)
     host.tasks().spawn("watch-lead", afdg_runtime::OnEnd::Finish, async move {
         while metrics.changed().await.is_ok() {
             let now = read(&metrics);
+            if now.is_mine {
+                witness.led(group, now.term);
+            }
             sender.send_if_modified(|lead| std::mem::replace(lead, now) != now);
         }
         sender.send_replace(Lead::default());

@@ -9,7 +9,9 @@ use crate::{
     machine::{Machine, Observer, Position},
     raft_types::{Answer, Entry, LogId, SnapshotMeta, StoredMembership, Types},
     row_store::{RowSnapshot, RowStore, RowWriter},
+    substitutes::Witness,
 };
+use afdg_types::planted::{Bug, planted};
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use openraft::{
@@ -33,6 +35,7 @@ pub struct StateMachine<M: Machine> {
     applied: Option<LogId>,
     membership: StoredMembership,
     checkpointer: Checkpointer,
+    witness: (u64, Arc<dyn Witness>),
 }
 
 impl<M: Machine> StateMachine<M> {
@@ -41,22 +44,45 @@ impl<M: Machine> StateMachine<M> {
         rows: Arc<RowStore>,
         observer: Box<dyn Observer<M::Outcome>>,
         checkpointer: Checkpointer,
+        witness: (u64, Arc<dyn Witness>),
     ) -> Result<Self, io::Error> {
         let (applied, membership) = read_mark(&rows)?;
         machine.restore(rows.as_ref()).map_err(io::Error::other)?;
-        Ok(Self { machine, rows, observer, applied, membership, checkpointer })
+        witness.1.restored(witness.0, position(applied.as_ref()), &rows);
+        Ok(Self { machine, rows, observer, applied, membership, checkpointer, witness })
     }
 
     pub fn applied(&self) -> Position {
         position(self.applied.as_ref())
     }
 
+    /// Applies the next entry, if it is there and both hold commands, and then `first` in its place.
+    async fn swap_with_next<S>(&mut self, first: &Entry, entries: &mut S) -> Result<bool, io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
+    {
+        let EntryPayload::Normal(command) = &first.payload else { return Ok(false) };
+        let Some((second, _)) = entries.try_next().await? else { return Ok(false) };
+        if let EntryPayload::Normal(later) = &second.payload {
+            let (command, later) =
+                (EntryPayload::Normal(command.clone()), EntryPayload::Normal(later.clone()));
+            self.apply_one(Entry { log_id: first.log_id, payload: later })?;
+            self.apply_one(Entry { log_id: second.log_id, payload: command })?;
+        } else {
+            self.apply_one(first.clone())?;
+            self.apply_one(second)?;
+        }
+        Ok(true)
+    }
+
     fn apply_one(&mut self, entry: Entry) -> Result<Option<M::Outcome>, io::Error> {
         let at = Position { term: entry.log_id.committed_leader_id().term, index: entry.log_id.index() };
         let mut writer = RowWriter::new(&self.rows);
+        let mut applied = None;
         let outcome = match entry.payload {
             EntryPayload::Blank => None,
             EntryPayload::Normal(command) => {
+                applied = Some(command.0.clone());
                 Some(self.machine.apply(at, command.0, &mut writer).map_err(io::Error::other)?)
             }
             EntryPayload::Membership(membership) => {
@@ -67,6 +93,9 @@ impl<M: Machine> StateMachine<M> {
         self.applied = Some(entry.log_id);
         writer.commit(codec::encode_mark(self.applied.as_ref(), &self.membership));
         self.machine.visible();
+        let (group, witness) = &self.witness;
+        let said = outcome.as_ref().map(|outcome| outcome as &dyn std::fmt::Debug);
+        witness.applied(*group, at, applied.as_ref(), said, &self.rows);
         Ok(outcome)
     }
 }
@@ -105,6 +134,12 @@ impl<M: Machine> RaftStateMachine<Types> for StateMachine<M> {
         S: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
     {
         while let Some((entry, responder)) = entries.try_next().await? {
+            if planted(Bug::ApplyOutOfOrder)
+                && responder.is_none()
+                && self.swap_with_next(&entry, &mut entries).await?
+            {
+                continue;
+            }
             let at = position(Some(&entry.log_id));
             let outcome = self.apply_one(entry)?;
             match responder {
@@ -137,6 +172,7 @@ impl<M: Machine> RaftStateMachine<Types> for StateMachine<M> {
         self.membership = membership;
         self.machine.restore(self.rows.as_ref()).map_err(io::Error::other)?;
         let at = self.applied();
+        self.witness.1.restored(self.witness.0, at, &self.rows);
         tracing::info!(index = at.index, "a peer's snapshot took the place of a replica's rows");
         self.observer.restored(at);
         Ok(())

@@ -1,7 +1,9 @@
 //! What AFDG's servers get from the world, passed in so that a test or a simulator can stand in for it:
-//! wall clock ([`Clock`]), randomness ([`Entropy`]), sockets ([`Net`]), disk ([`Disk`]); and the life of a
-//! server's tasks ([`Tasks`]). Timers are tokio's, which a simulator controls by itself.
+//! wall clock ([`Clock`]), randomness ([`Entropy`]), sockets ([`Net`]), disk ([`Disk`]), threads for blocking
+//! work ([`Blocking`]); and the life of a server's tasks ([`Tasks`]). Timers are tokio's, which a simulator
+//! controls by itself.
 
+mod blocking;
 mod clock;
 mod disk;
 mod entropy;
@@ -11,6 +13,7 @@ pub mod process;
 mod serve;
 mod tasks;
 
+pub use blocking::{Blocking, TokioBlocking, blocking};
 pub use clock::{Clock, SystemClock};
 pub use disk::{AppendFile, Disk, FolderLock, RealDisk};
 pub use entropy::{Entropy, SystemEntropy};
@@ -28,16 +31,18 @@ pub struct World {
     pub entropy: Arc<dyn Entropy>,
     pub net: Arc<dyn Net>,
     pub disk: Arc<dyn Disk>,
+    pub threads: Arc<dyn Blocking>,
 }
 
 impl World {
-    /// The machine's own clock, randomness, sockets and disk.
+    /// The machine's own clock, randomness, sockets, disk and threads.
     pub fn real() -> Self {
         Self {
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
             net: Arc::new(TcpNet),
             disk: Arc::new(RealDisk),
+            threads: Arc::new(TokioBlocking),
         }
     }
 }

@@ -9,6 +9,7 @@ mod call_error;
 mod ids;
 pub mod limits;
 mod message_id;
+pub mod planted;
 mod rows;
 mod slot;
 

@@ -87,6 +87,7 @@ pub fn resolve(
         dead_after_ms,
         timing,
         drain_ms_max,
+        substitutes: Default::default(),
     };
     Ok((config, process))
 }

@@ -10,7 +10,10 @@ use crate::{
     verdict::{self, Again, How, Verdict},
 };
 use afdg_region_client::{ForwardError, ForwardResult};
-use afdg_types::{CallError, GridError, NodeId, Reason};
+use afdg_types::{
+    CallError, GridError, NodeId, Reason,
+    planted::{Bug, planted},
+};
 use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -199,7 +202,7 @@ impl<'a> Journey<'a> {
                 },
             }
         }
-        let (reason, what) = if self.maybe_delivered {
+        let (reason, what) = if self.maybe_delivered && !planted(Bug::UnknownToldAsNothing) {
             (Reason::DeadlineOutcomeUnknown, "may yet take effect; repeating it with the same id tells")
         } else {
             (Reason::DeadlineExceeded, "has had no effect")

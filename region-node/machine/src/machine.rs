@@ -8,7 +8,10 @@ use crate::{
         refusals,
     },
 };
-use afdg_types::{Rows, RowsError, RowsMut};
+use afdg_types::{
+    Rows, RowsError, RowsMut,
+    planted::{Bug, planted},
+};
 
 /// What is kept besides the rows: derived from them, read again by [`RegionMachine::restore`].
 #[derive(Debug, Default)]
@@ -49,7 +52,8 @@ impl RegionMachine {
             Err(error) => return Ok(Outcome::Unreadable(error)),
         };
         let expected_sequence = self.fence.next_in(term);
-        if command.term != term || !self.fence.lets_in(term, command.sequence) {
+        let fenced = command.term != term || !self.fence.lets_in(term, command.sequence);
+        if fenced && !planted(Bug::ApplyWithoutFence) {
             let Command { term: proposed_in, sequence, .. } = command;
             return Ok(Outcome::Fenced {
                 term: proposed_in,

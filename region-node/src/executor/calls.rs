@@ -2,7 +2,10 @@
 
 use crate::region::RecordTurn;
 use afdg_router::{OutgoingMessage, Router};
-use afdg_types::{AgentRef, CallError, GridError, MessageId, Reason, limits};
+use afdg_types::{
+    AgentRef, CallError, GridError, MessageId, Reason, limits,
+    planted::{Bug, planted},
+};
 use bytes::Bytes;
 use std::sync::{
     Arc,
@@ -71,8 +74,23 @@ impl Calls {
         // turn's message is, so that a turn that has touched others is always finished.
         if let Some(record) = &inner.record {
             inner.asked.store(true, Ordering::Relaxed);
+            if planted(Bug::CallBeforeRecord) {
+                return self.send(ordinal, agent, method, request).await;
+            }
             inner.recorded.get_or_init(|| record.recorded()).await;
         }
+        self.send(ordinal, agent, method, request).await
+    }
+
+    async fn send(
+        &self,
+        ordinal: u32,
+        agent: AgentRef,
+        method: &str,
+        request: Bytes,
+    ) -> Result<Bytes, CallError> {
+        let inner = &self.inner;
+        let ordinal = if planted(Bug::CallIdFromTime) { ordinal ^ milliseconds() } else { ordinal };
         let message = OutgoingMessage {
             agent,
             method: method.to_owned(),
@@ -83,6 +101,10 @@ impl Calls {
         };
         inner.router.call(message).await
     }
+}
+
+fn milliseconds() -> u32 {
+    std::time::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_millis() as u32)
 }
 
 /// Why `agent` can't be called by the last agent of `chain`, whom the others wait for.

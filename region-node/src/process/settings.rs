@@ -55,6 +55,7 @@ pub fn resolve(
         cache_bytes: settings.value("cache_bytes", file.cache_bytes, None, Some(CACHE_BYTES_DEFAULT))?,
         timing: file.timing.resolve(settings)?,
         checkpoints: checkpoints(file.checkpoints, settings)?,
+        substitutes: Default::default(),
     };
     if config.advertise.is_none() && config.listen.starts_with("0.0.0.0") {
         return settings.wrong(

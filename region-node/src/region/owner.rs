@@ -20,7 +20,7 @@ use afdg_region_machine::{
 };
 use afdg_replication::{Lead, WriteError};
 use afdg_router::Router;
-use afdg_runtime::{OnEnd, Tasks, World, gather};
+use afdg_runtime::{Blocking, OnEnd, Tasks, World, gather};
 use afdg_types::{AgentRef, GridError, NodeId, Reason, RegionId, RowsError, SlotRange, limits};
 use futures::StreamExt;
 use std::{
@@ -312,8 +312,9 @@ impl Owner {
         tracing::debug!(region = %self.region, term, leadership, "this node begins to lead");
         self.leading = Some(Leading::new(term, leadership));
         let (replica, events) = (self.replica.clone(), self.events.clone());
+        let threads = Arc::clone(&self.here.world.threads);
         self.here.tasks.spawn("begin-lead", OnEnd::PanicStopsServer, async move {
-            let result = begin(replica, term, leadership).await;
+            let result = begin(replica, threads, term, leadership).await;
             if result.is_err() {
                 // Asked again at once it would be in a loop.
                 tokio::time::sleep(BEGIN_AGAIN).await;
@@ -428,6 +429,7 @@ impl Owner {
 /// Begins a leadership; returns the turns that an earlier leader did not finish.
 async fn begin(
     replica: RegionReplica,
+    threads: Arc<dyn Blocking>,
     term: u64,
     leadership: u64,
 ) -> Result<Vec<(AgentRef, RecordedTurn)>, ReadyError> {
@@ -441,7 +443,7 @@ async fn begin(
         }
     }
     let rows = Arc::clone(replica.rows());
-    let read = tokio::task::spawn_blocking(move || mailbox::all(rows.as_ref())).await;
+    let read = afdg_runtime::blocking(&threads, move || mailbox::all(rows.as_ref())).await;
     read.map_err(|error| ReadyError::Rows(RowsError(error.to_string())))?.map_err(ReadyError::Rows)
 }
 

@@ -1,13 +1,20 @@
 //! Propose: what waits becomes one entry. Never a timer: while as many entries are under way as may be,
 //! effects gather, and the next entry takes them all.
 
-use super::{leading::Pending, owner::Owner};
+use super::{
+    admit::result_of,
+    leading::{Leading, Pending},
+    owner::Owner,
+};
 use afdg_region_machine::{
     Command, Outcome,
     op::{CollectGarbage, Op, RecordTurn},
 };
 use afdg_replication::WriteError;
-use afdg_types::limits;
+use afdg_types::{
+    limits,
+    planted::{Bug, planted},
+};
 use futures::future::BoxFuture;
 use std::collections::VecDeque;
 
@@ -38,11 +45,22 @@ impl Owner {
                     return self.start_over("an entry could not be encoded");
                 }
             };
+            if planted(Bug::ReplyBeforeCommit) {
+                answer_early(leading, &ops);
+            }
             leading.next_sequence += 1;
             let (replica, term) = (self.replica.clone(), leading.term);
             leading
                 .proposed
                 .push_back(Box::pin(async move { (replica.write_in_term(term, encoded).await, ops) }));
+        }
+    }
+}
+
+fn answer_early(leading: &mut Leading, ops: &[Pending]) {
+    for op in ops {
+        if let Pending::Turn { effects, .. } = op {
+            leading.answer(effects.message_id, &result_of(effects.reply.clone()));
         }
     }
 }

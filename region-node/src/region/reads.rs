@@ -6,10 +6,13 @@ use super::{
     owner::{Event, Owner},
     run::refusal_of,
 };
-use crate::executor::{self, calls::Calls, view::View};
+use crate::executor::{self, calls::Calls, overlay::Overlay, view::View};
 use afdg_agent::host::Turn;
 use afdg_replication::WriteError;
-use afdg_types::{CallError, GridError, MessageId, Reason};
+use afdg_types::{
+    AgentRef, CallError, GridError, MessageId, Reason,
+    planted::{Bug, planted},
+};
 use bytes::Bytes;
 use futures::future::Either;
 use std::sync::Arc;
@@ -73,6 +76,7 @@ impl Owner {
             return read.reply_to.refuse(error);
         }
         let rows = self.agent_rows(&read.agent);
+        let overlay = self.uncommitted_for_reads(&read.agent);
         let router = Arc::clone(&self.here.router);
         let turn = Turn {
             agent: read.agent.clone(),
@@ -92,7 +96,10 @@ impl Owner {
                 let parent = MessageId::from_router(turn.now_ms, world.entropy.random_u128());
                 let calls =
                     Calls::new(parent, read.chain.clone(), read.agent.clone(), Arc::clone(&router), None);
-                let view = Arc::new(View::of_read(rows.clone(), calls));
+                let view = Arc::new(match &overlay {
+                    None => View::of_read(rows.clone(), calls),
+                    Some(overlay) => View::of_turn(rows.clone(), overlay.clone(), calls),
+                });
                 let result = executor::run(Arc::clone(&host), turn.clone(), Arc::clone(&view), || true).await;
                 match view.reads_fit_together() {
                     Ok(true) => {
@@ -110,6 +117,12 @@ impl Owner {
             }
             let _ = events.send(Event::ReadEnded { leadership, bytes, retry: Some(read) });
         });
+    }
+
+    /// What a read may see of what is not committed: nothing.
+    fn uncommitted_for_reads(&self, agent: &AgentRef) -> Option<Overlay> {
+        let state = self.leading.as_ref().and_then(|leading| leading.agents.get(agent));
+        state.filter(|_| planted(Bug::ReadUncommitted)).map(|state| state.overlay.clone())
     }
 
     pub(super) fn read_ended(&mut self, leadership: u64, bytes: usize, retry: Option<Admission>) {

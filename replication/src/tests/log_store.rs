@@ -211,7 +211,8 @@ async fn a_log_may_begin_anywhere() {
 async fn groups_of_one_log_do_not_mix() {
     let folder = tempfile::tempdir().unwrap();
     let (wal, mut first) = open_log(folder.path()).await;
-    let mut second = LogStore::new(GROUP + 1, wal.clone(), None).unwrap();
+    let mut second =
+        LogStore::new(GROUP + 1, wal.clone(), None, crate::Substitutes::default().witness).unwrap();
     append(&mut first, vec![blank(1, 0), blank(1, 1)]).await.unwrap();
     append(&mut second, vec![blank(4, 0)]).await.unwrap();
     first.save_vote(&vote(1, 1)).await.unwrap();
@@ -264,13 +265,17 @@ async fn bytes_in_the_log_that_are_no_entry_stop_the_start() {
         entries: vec![(0, crate::codec::encode_entry(&blank(1, 0)))],
         ..Default::default()
     };
-    assert!(LogStore::new(GROUP, wal.clone(), Some(whole())).is_ok());
+    assert!(LogStore::new(GROUP, wal.clone(), Some(whole()), crate::Substitutes::default().witness).is_ok());
     for damaged in [
         RecoveredGroup { entries: vec![(0, no_entry.clone())], ..whole() },
         RecoveredGroup { vote: Some(no_entry.clone()), ..whole() },
         RecoveredGroup { committed: Some(no_entry.clone()), ..whole() },
         RecoveredGroup { purged: Some((0, no_entry.clone())), ..whole() },
     ] {
-        assert!(LogStore::new(GROUP, wal.clone(), Some(damaged.clone())).is_err(), "{damaged:?} was taken");
+        assert!(
+            LogStore::new(GROUP, wal.clone(), Some(damaged.clone()), crate::Substitutes::default().witness)
+                .is_err(),
+            "{damaged:?} was taken"
+        );
     }
 }

@@ -29,7 +29,8 @@ pub const GROUP: u64 = 5;
 pub async fn open_log(folder: &Path) -> (Wal, LogStore) {
     let (wal, mut groups) =
         Wal::open(Arc::new(RealDisk), folder.join("log"), WalOptions::default()).await.unwrap();
-    let log = LogStore::new(GROUP, wal.clone(), groups.remove(&GROUP)).unwrap();
+    let log = LogStore::new(GROUP, wal.clone(), groups.remove(&GROUP), crate::Substitutes::default().witness)
+        .unwrap();
     (wal, log)
 }
 
@@ -123,11 +124,17 @@ impl Applying {
     }
 
     pub fn over(rows: Arc<RowStore>, store: Arc<dyn CheckpointStore>) -> io::Result<Self> {
-        let checkpointer = Checkpointer::new(store);
+        let checkpointer = Checkpointer::new(store, Arc::new(afdg_runtime::TokioBlocking));
         let seen: Arc<Mutex<Vec<String>>> = Arc::default();
         let counting = Counting { seen: Arc::clone(&seen), readable: Arc::clone(&rows) };
         let noting = Box::new(Noting(Arc::clone(&seen)));
-        let machine = StateMachine::open(counting, Arc::clone(&rows), noting, checkpointer.clone())?;
+        let machine = StateMachine::open(
+            counting,
+            Arc::clone(&rows),
+            noting,
+            checkpointer.clone(),
+            (GROUP, crate::Substitutes::default().witness),
+        )?;
         Ok(Self { machine, rows, checkpointer, seen })
     }
 

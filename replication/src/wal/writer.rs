@@ -7,6 +7,7 @@ use super::{
     segment::{HEADER_BYTES, Header, file_name},
 };
 use afdg_runtime::{AppendFile, Disk};
+use afdg_types::planted::{Bug, planted};
 use bytes::{Bytes, BytesMut};
 use std::{
     collections::BTreeSet,
@@ -151,7 +152,10 @@ impl Writer {
 
     /// Writes what `ops` ask with one append, and calls them back. The error is the disk's.
     async fn batch(&mut self, ops: Vec<Op>, last: bool) -> io::Result<()> {
-        let batch = self.encode(ops, last);
+        let mut batch = self.encode(ops, last);
+        if planted(Bug::AcknowledgeBeforeFsync) {
+            batch.dones.drain(..).for_each(|(done, refused)| done(refused));
+        }
         let written = self.write(batch.bytes, batch.starts, batch.durable).await;
         for (done, refused) in batch.dones {
             done(match &written {

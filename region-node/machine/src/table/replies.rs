@@ -8,6 +8,7 @@
 use super::{EXPIRIES, LASTING_REPLIES, ROUTER_REPLIES, decode_value, encode_value};
 use afdg_types::{
     AgentError, AgentRef, MessageId, MessageIdKind, Reason, Rows, RowsError, RowsMut, Slot, limits,
+    planted::{Bug, planted},
 };
 use bytes::{BufMut, Bytes};
 use serde::{Deserialize, Serialize};
@@ -85,6 +86,9 @@ fn router_end(now_s: u64) -> [u8; 7] {
 }
 
 pub fn get(rows: &dyn Rows, id: MessageId) -> Result<Option<Reply>, RowsError> {
+    if planted(Bug::RunKnownIdAgain) {
+        return Ok(None);
+    }
     rows.get(&key(id))?.map(|value| decode_value("reply", &value)).transpose()
 }
 
