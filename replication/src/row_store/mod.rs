@@ -9,6 +9,7 @@
 //! Durability is the write-ahead log's. What is lost here with the process, the log brings back. All
 //! calls on trees and stores block.
 
+mod blocks;
 mod checkpoint;
 mod memory;
 mod merge;

@@ -1,17 +1,26 @@
 //! One group's tree in sled.
 //!
-//! Keys: `1` + a row's key -> the row's value; `0` + `mark` -> the mark; `0` + `redo` + number u32 big
-//! endian -> a part of a large batch; `0` + `todo` -> the mark of a batch whose parts are all there.
+//! Keys: `2` + a block's bound -> the block ([`super::blocks`]); `0` + `mark` -> the mark; `0` + `redo` +
+//! number u32 big endian -> a part of a large batch; `0` + `todo` -> the mark of a batch whose parts are
+//! all there. The first version had `1` + a row's key -> the row's value; such rows are packed when the
+//! tree is opened.
 //!
-//! sled applies a batch under one lock of the whole process, some 14 us a row, and every read waits for
-//! it: a large checkpoint would stop all groups for seconds. So a large batch is first written as a few
-//! large values and made durable, then applied row by row, which stops nobody, and repeated from those
-//! values if a crash came between. Repeating it is harmless: it puts the same rows.
+//! sled applies a batch under one lock of the whole process, some 14 us a value, and every read waits for
+//! it: a large checkpoint would stop all groups. So a large batch is first written as a few large values
+//! and made durable, then applied block by block, which stops nobody, and repeated from those values if a
+//! crash came between. Repeating it is harmless: it puts the same rows.
 
-use super::{Change, CheckpointTree, StoreError, TreeReplacement, sled_store::Shared};
+use super::{
+    Change, CheckpointTree, StoreError, TreeReplacement,
+    blocks::{self, Block, BlockRows},
+    sled_store::Shared,
+};
 use bytes::{Buf, BufMut, Bytes};
 use sled::IVec;
-use std::sync::{Arc, Weak};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock, Weak},
+};
 
 /// A batch up to this goes through sled's own: about 2 ms of its lock.
 const BATCH_ROWS_MAX: usize = 128;
@@ -21,9 +30,14 @@ const REDO_BYTES: usize = 64 << 10;
 const MARK: &[u8] = b"\0mark";
 const REDO: &[u8] = b"\0redo";
 const TODO: &[u8] = b"\0todo";
+/// Before a row's key in the first version.
 const ROW: u8 = 1;
-/// After every row's key.
-const ROWS_END: &[u8] = &[ROW + 1];
+/// Before a block's bound.
+const BLOCK: u8 = 2;
+/// After every block's key.
+const BLOCKS_END: &[u8] = &[BLOCK + 1];
+/// Rows of the first version that are packed at a time.
+const PACK_ROWS: usize = 4_096;
 
 pub(super) struct SledTree {
     tree: sled::Tree,
@@ -31,6 +45,27 @@ pub(super) struct SledTree {
     pub generation: u64,
     /// Weak, since the store holds its trees.
     store: Weak<Shared>,
+    last_keys: LastKeys,
+}
+
+/// For each first byte of keys, a key that no row's is greater than. Ids are mostly looked up to find that
+/// they are new, and newer ids have greater keys: this answers without a look into sled.
+#[derive(Default)]
+struct LastKeys(RwLock<BTreeMap<u8, Bytes>>);
+
+impl LastKeys {
+    fn may_hold(&self, key: &[u8]) -> bool {
+        let Some(first) = key.first() else { return true };
+        let last = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        last.get(first).is_some_and(|last| key <= last.as_ref())
+    }
+
+    fn raise(&self, key: &Bytes) {
+        let Some(&first) = key.first() else { return };
+        if !self.may_hold(key) {
+            self.0.write().unwrap_or_else(PoisonError::into_inner).insert(first, key.clone());
+        }
+    }
 }
 
 struct SledReplacement {
@@ -38,10 +73,27 @@ struct SledReplacement {
     store: Arc<Shared>,
 }
 
-fn row_key(key: &[u8]) -> Vec<u8> {
-    let mut stored = Vec::with_capacity(key.len() + 1);
-    stored.push(ROW);
-    stored.extend_from_slice(key);
+/// What one block becomes: bounds and blocks, and whether the block at `bound` goes.
+struct Rewritten {
+    bound: Vec<u8>,
+    blocks: Vec<Block>,
+}
+
+impl Rewritten {
+    /// In the order in which they have to be written: a reader that comes between finds every row at least
+    /// once, since the old block goes last.
+    fn writes(&self) -> impl Iterator<Item = (Vec<u8>, Option<&[u8]>)> {
+        let keeps_bound = self.blocks.first().is_some_and(|(bound, _)| *bound == self.bound);
+        let gone = (!keeps_bound).then(|| (block_key(&self.bound), None));
+        let kept = self.blocks.iter().rev();
+        kept.map(|(bound, block)| (block_key(bound), Some(block.as_slice()))).chain(gone)
+    }
+}
+
+fn block_key(bound: &[u8]) -> Vec<u8> {
+    let mut stored = Vec::with_capacity(bound.len() + 1);
+    stored.push(BLOCK);
+    stored.extend_from_slice(bound);
     stored
 }
 
@@ -49,17 +101,16 @@ fn bytes(value: &IVec) -> Bytes {
     Bytes::copy_from_slice(value)
 }
 
-fn row((key, value): (IVec, IVec)) -> (Bytes, Bytes) {
-    (Bytes::copy_from_slice(&key[1..]), bytes(&value))
-}
-
 impl SledTree {
     /// Opens the tree and completes a batch that a crash interrupted.
     pub fn open(store: &Arc<Shared>, group: u64, generation: u64) -> Result<SledTree, StoreError> {
         let opened = store.db.open_tree(name(group, generation));
         let tree = opened.map_err(|source| StoreError::Tree { action: "open the rows", group, source })?;
-        let tree = SledTree { tree, group, generation, store: Arc::downgrade(store) };
+        let last_keys = LastKeys::default();
+        let tree = SledTree { tree, group, generation, store: Arc::downgrade(store), last_keys };
+        tree.pack_rows()?;
         tree.redo()?;
+        tree.read_last_keys()?;
         Ok(tree)
     }
 
@@ -82,12 +133,108 @@ impl SledTree {
         move |source| StoreError::Tree { action: "write the rows", group, source }
     }
 
-    fn change(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), StoreError> {
-        let changed = match value {
-            Some(value) => self.tree.insert(row_key(key), value),
-            None => self.tree.remove(row_key(key)),
-        };
-        changed.map(|_| ()).map_err(self.writing())
+    /// The block that `key` belongs to, and its bound; empty if there is none.
+    fn block_of(&self, key: &[u8]) -> Result<(Vec<u8>, Bytes), StoreError> {
+        let upto = block_key(key);
+        let found = self.tree.range([BLOCK].as_slice()..=&upto).next_back();
+        Ok(match found.transpose().map_err(self.reading())? {
+            Some((bound, block)) => (bound[1..].to_vec(), bytes(&block)),
+            None => (Vec::new(), Bytes::new()),
+        })
+    }
+
+    /// The next block's bound.
+    fn bound_after(&self, bound: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let after = self.tree.get_gt(block_key(bound)).map_err(self.reading())?;
+        Ok(after.filter(|(key, _)| key.first() == Some(&BLOCK)).map(|(key, _)| key[1..].to_vec()))
+    }
+
+    /// What the blocks become that the changes touch, one after the other. `changes` are in key order.
+    fn rewrite(
+        &self,
+        changes: &[Change],
+        mut write: impl FnMut(&Rewritten) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut left = changes;
+        while let Some((key, _)) = left.first() {
+            let (bound, block) = self.block_of(key)?;
+            let end = self.bound_after(&bound)?;
+            let here = match &end {
+                Some(end) => left.partition_point(|(key, _)| key.as_ref() < end.as_slice()),
+                None => left.len(),
+            };
+            let (changed, rest) = left.split_at(here);
+            changed
+                .iter()
+                .filter(|(_, value)| value.is_some())
+                .for_each(|(key, _)| self.last_keys.raise(key));
+            let blocks = blocks::rewrite(&bound, end.as_deref(), block, changed.iter())?;
+            write(&Rewritten { bound, blocks })?;
+            left = rest;
+        }
+        Ok(())
+    }
+
+    /// Makes the changes block by block.
+    fn change(&self, changes: &[Change]) -> Result<(), StoreError> {
+        self.rewrite(changes, |rewritten| {
+            for (key, block) in rewritten.writes() {
+                let changed = match block {
+                    Some(block) => self.tree.insert(key, block),
+                    None => self.tree.remove(key),
+                };
+                changed.map_err(self.writing())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Packs what the first version wrote, a few thousand rows at a time. After a crash it goes on: a row
+    /// goes only once it stands in its block.
+    fn pack_rows(&self) -> Result<(), StoreError> {
+        loop {
+            let rows = self.tree.scan_prefix([ROW]).take(PACK_ROWS);
+            let rows: Vec<(IVec, IVec)> = rows.collect::<Result<_, _>>().map_err(self.reading())?;
+            if rows.is_empty() {
+                return Ok(());
+            }
+            let packed =
+                rows.iter().map(|(key, value)| (Bytes::copy_from_slice(&key[1..]), Some(bytes(value))));
+            self.change(&packed.collect::<Vec<_>>())?;
+            for (key, _) in rows {
+                self.tree.remove(key).map_err(self.writing())?;
+            }
+        }
+    }
+
+    fn read_last_keys(&self) -> Result<(), StoreError> {
+        let mut before: Option<u8> = None;
+        loop {
+            let end = before.map_or_else(|| BLOCKS_END.to_vec(), |first| block_key(&[first]));
+            let Some(last) = self.last_row(&[], &end)? else { return Ok(()) };
+            let Some(&first) = last.0.first() else { return Ok(()) };
+            self.last_keys.raise(&last.0);
+            before = Some(first);
+        }
+    }
+
+    /// The row with the greatest key from `from` on that is below the key of the block key `end`.
+    fn last_row(&self, from: &[u8], end: &[u8]) -> Result<Option<(Bytes, Bytes)>, StoreError> {
+        let mut upto = (end != BLOCKS_END).then(|| end[1..].to_vec());
+        for block in self.tree.range([BLOCK].as_slice()..end).rev() {
+            let (bound, block) = block.map_err(self.reading())?;
+            let bound = &bound[1..];
+            let mut last = None;
+            for row in BlockRows::new(bytes(&block)).before(upto.as_deref()) {
+                last = Some(row?);
+            }
+            let last = last.filter(|(key, _)| key.as_ref() >= from);
+            if last.is_some() || bound <= from {
+                return Ok(last);
+            }
+            upto = Some(bound.to_vec());
+        }
+        Ok(None)
     }
 
     /// Writes the parts of a batch, and that they are all there.
@@ -112,9 +259,7 @@ impl SledTree {
         if let Some(mark) = self.tree.get(TODO).map_err(self.reading())? {
             for part in self.tree.scan_prefix(REDO).values() {
                 let part = bytes(&part.map_err(self.reading())?);
-                for (key, value) in decode_changes(part)? {
-                    self.change(&key, value.as_deref())?;
-                }
+                self.change(&sorted(decode_changes(part)?))?;
             }
             self.end_redo(&mark)?;
         }
@@ -141,9 +286,7 @@ impl SledTree {
         self.write_redo(batch, mark)?;
         // No row may reach the disk before the batch that could complete it.
         self.store()?.make_durable()?;
-        for (key, value) in batch {
-            self.change(key, value.as_deref())?;
-        }
+        self.change(batch)?;
         self.end_redo(mark)?;
         self.remove_parts()
     }
@@ -151,39 +294,60 @@ impl SledTree {
 
 impl CheckpointTree for SledTree {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        Ok(self.tree.get(row_key(key)).map_err(self.reading())?.as_ref().map(bytes))
+        if !self.last_keys.may_hold(key) {
+            return Ok(None);
+        }
+        blocks::find(self.block_of(key)?.1, key)
     }
 
     fn last_before(&self, from: &[u8], before: &[u8]) -> Result<Option<(Bytes, Bytes)>, StoreError> {
         if from >= before {
             return Ok(None);
         }
-        let last = self.tree.range(row_key(from)..row_key(before)).next_back();
-        Ok(last.transpose().map_err(self.reading())?.map(row))
+        self.last_row(from, &block_key(before))
     }
 
     fn scan(&self, from: &[u8], to: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let mut rows: Vec<(Bytes, Bytes)> = Vec::new();
         if to.is_some_and(|to| to <= from) {
-            return Ok(Vec::new());
+            return Ok(rows);
         }
-        let to = to.map_or_else(|| ROWS_END.to_vec(), row_key);
-        let rows = self.tree.range(row_key(from)..to).take(limit).map(|found| found.map(row));
-        rows.collect::<Result<_, _>>().map_err(self.reading())
+        let first = block_key(&self.block_of(from)?.0);
+        let mut blocks = self.tree.range(first.as_slice()..BLOCKS_END).peekable();
+        while let Some(block) = blocks.next() {
+            let (_, block) = block.map_err(self.reading())?;
+            // Of the next block, if it can be read; if not, that is told when it is its turn.
+            let end = blocks.peek().and_then(|next| next.as_ref().ok()).map(|(bound, _)| bound[1..].to_vec());
+            for row in BlockRows::new(bytes(&block)).before(end.as_deref()) {
+                let row = row?;
+                if rows.len() == limit || to.is_some_and(|to| row.0.as_ref() >= to) {
+                    return Ok(rows);
+                }
+                if row.0.as_ref() >= from {
+                    rows.push(row);
+                }
+            }
+        }
+        Ok(rows)
     }
 
     fn apply(&self, batch: Vec<Change>, mark: Bytes) -> Result<(), StoreError> {
         // A large batch that failed half way must be whole before it is changed.
         self.redo()?;
+        let batch = sorted(batch);
         if batch.len() > BATCH_ROWS_MAX {
             return self.apply_large(&batch, &mark);
         }
         let mut all = sled::Batch::default();
-        for (key, value) in &batch {
-            match value {
-                Some(value) => all.insert(row_key(key), &value[..]),
-                None => all.remove(row_key(key)),
+        self.rewrite(&batch, |rewritten| {
+            for (key, block) in rewritten.writes() {
+                match block {
+                    Some(block) => all.insert(key, block),
+                    None => all.remove(key),
+                }
             }
-        }
+            Ok(())
+        })?;
         all.insert(MARK, &mark[..]);
         self.tree.apply_batch(all).map_err(self.writing())
     }
@@ -201,7 +365,7 @@ impl CheckpointTree for SledTree {
 impl TreeReplacement for SledReplacement {
     fn put_rows(&mut self, rows: Vec<(Bytes, Bytes)>) -> Result<(), StoreError> {
         let Some(tree) = &self.tree else { return Ok(()) };
-        rows.iter().try_for_each(|(key, value)| tree.change(key, Some(value)))
+        tree.change(&sorted(rows.into_iter().map(|(key, value)| (key, Some(value))).collect()))
     }
 
     fn finish(mut self: Box<Self>, mark: Bytes) -> Result<Arc<dyn CheckpointTree>, StoreError> {
@@ -222,6 +386,18 @@ impl Drop for SledReplacement {
             self.store.retire(unfinished);
         }
     }
+}
+
+/// In key order, the last change of each key alone.
+fn sorted(mut changes: Vec<Change>) -> Vec<Change> {
+    let is_sorted = changes.windows(2).all(|pair| pair[0].0 < pair[1].0);
+    if !is_sorted {
+        changes.sort_by(|one, other| one.0.cmp(&other.0));
+        changes.reverse();
+        changes.dedup_by(|earlier, kept| earlier.0 == kept.0);
+        changes.reverse();
+    }
+    changes
 }
 
 fn name(group: u64, generation: u64) -> String {
@@ -264,72 +440,4 @@ fn decode_changes(mut part: Bytes) -> Result<Vec<Change>, StoreError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{super::*, *};
-
-    fn change(n: usize) -> Change {
-        (Bytes::from(format!("{n:05}")), (!n.is_multiple_of(5)).then(|| Bytes::from("new value")))
-    }
-
-    #[test]
-    fn a_large_batch_is_completed_or_left_out_after_a_crash_at_any_step() {
-        let batch: Vec<Change> = (0..10_000).map(change).collect();
-        for (parts_whole, rows_written) in [(false, 0), (true, 0), (true, 1), (true, 5000), (true, 10_000)] {
-            let folder = tempfile::tempdir().unwrap();
-            let options = SledOptions::new(folder.path().join("rows"));
-            let store = SledStore::open(&options).unwrap();
-            let old: Vec<Change> = (0..100).map(|n| (change(n).0, Some("old value".into()))).collect();
-            store.tree(1).unwrap().apply(old.clone(), "old".into()).unwrap();
-            let tree = SledTree::open(&store.shared, 1, 1).unwrap();
-            tree.write_redo(&batch, b"new").unwrap();
-            assert!(tree.tree.scan_prefix(REDO).count() > 3);
-            if !parts_whole {
-                tree.tree.remove(TODO).unwrap();
-            }
-            for (key, value) in &batch[..rows_written] {
-                tree.change(key, value.as_deref()).unwrap();
-            }
-            store.make_durable().unwrap();
-            drop((tree, store));
-
-            let store = SledStore::open(&options).unwrap();
-            let tree = store.tree(1).unwrap();
-            let (mark, rows) = if parts_whole { ("new", &batch) } else { ("old", &old) };
-            assert_eq!(tree.mark().unwrap(), Some(mark.into()));
-            let rows = rows.iter().filter_map(|(key, value)| Some((key.clone(), value.clone()?)));
-            assert!(tree.scan(b"", None, usize::MAX).unwrap().into_iter().eq(rows));
-            let tree = SledTree::open(&store.shared, 1, 1).unwrap();
-            assert_eq!(tree.tree.scan_prefix([0]).count(), 1, "the mark alone is left of all that");
-        }
-    }
-
-    #[test]
-    fn a_broken_part_is_said_to_be_broken() {
-        let mut part = Vec::new();
-        encode_change(&mut part, b"key", Some(&Bytes::from("value")));
-        encode_change(&mut part, b"key", None);
-        assert_eq!(decode_changes(part.clone().into()).unwrap().len(), 2);
-        for cut in 1..part.len() {
-            let changes = decode_changes(part[..cut].to_vec().into());
-            assert_eq!(changes.is_ok(), cut == part.len() - 8, "cut at {cut}");
-        }
-    }
-
-    /// Never edit the bytes: they stand for stores that exist.
-    #[test]
-    fn the_bytes_of_version_1_are_frozen() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = SledStore::open(&SledOptions::new(folder.path().join("rows"))).unwrap();
-        store.tree(258).unwrap().apply(vec![("key".into(), Some("value".into()))], "mark".into()).unwrap();
-        let tree = store.shared.db.open_tree("group-258-1").unwrap();
-        let rows: Vec<_> = tree.iter().map(|row| row.unwrap()).collect();
-        assert_eq!(rows, [(b"\0mark".into(), b"mark".into()), (b"\x01key".into(), b"value".into())]);
-        let pointer = store.shared.db.get(b"group\0\0\0\0\0\0\x01\x02").unwrap();
-        assert_eq!(pointer.as_deref(), Some(&b"\0\0\0\0\0\0\0\x01"[..]));
-        let mut part = Vec::new();
-        encode_change(&mut part, b"k", Some(&Bytes::from("v")));
-        encode_change(&mut part, b"k", None);
-        assert_eq!(part, b"\x01\0\0\0k\x01\x01\0\0\0v\x01\0\0\0k\0");
-        assert_eq!((redo_key(258), TODO), (b"\0redo\0\0\x01\x02".to_vec(), &b"\0todo"[..]));
-    }
-}
+mod tests;
