@@ -1,11 +1,14 @@
-//! What tests of whole grids share: a grid in one process, a grid of real processes, and plain gRPC clients.
+//! What tests of whole grids share: a grid in one process, a grid of real processes, plain gRPC clients,
+//! and a checker of the histories that these record.
 
 pub mod client;
 pub mod cluster;
+pub mod linearizability;
 pub mod load;
 pub mod persistent;
 pub mod processes;
-mod stalls;
+pub mod register;
+pub mod stalls;
 
 use afdg_agent::NativeHost;
 use afdg_dev_grid::{DevGrid, DevGridOptions, Probe};

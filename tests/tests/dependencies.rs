@@ -29,7 +29,7 @@ const OWNED: [(&str, &[&str]); 4] = [
     ("openraft", &["afdg-replication"]),
     ("sled", &["afdg-replication"]),
     ("anyhow", &["afdg-cli", "afdg-tests"]),
-    ("clap", &["afdg-cli"]),
+    ("clap", &["afdg-cli", "afdg-tests"]),
 ];
 
 /// Crates that hold what an author of agents writes: they see the framework's face and nothing behind it.

@@ -32,49 +32,55 @@ impl Options {
     }
 }
 
-/// A server whose config file is written.
+/// One of the servers of a grid.
+#[derive(Clone, Debug)]
 pub struct Server {
     pub role: &'static str,
+    /// From 1, within its role.
+    pub number: u32,
     pub name: String,
-    pub listen: String,
 }
 
-/// Writes a file for every server; `addresses` has one for each.
-pub fn servers(folder: &Path, options: &Options, addresses: &[String]) -> anyhow::Result<Vec<Server>> {
-    let mut rest = addresses.iter().cloned();
-    let mut some = |count: usize| rest.by_ref().take(count).collect::<Vec<_>>();
-    let catalogs = some(options.catalogs);
-    let kinds = [
-        ("catalog", "catalog", catalogs.clone()),
-        ("region-node", "node", some(options.nodes)),
-        ("extension", "extension", some(options.extensions)),
-    ];
-    let mut servers = Vec::new();
-    for (role, kind, addresses) in kinds {
-        for (number, listen) in (1..).zip(addresses) {
-            let name = format!("{kind}-{number}");
-            let mut text = config_text(role, number, &listen, &catalogs);
-            match role {
-                "catalog" => {
-                    let Options { regions, nodes, .. } = options;
-                    let replicas = if *nodes >= 3 { 3 } else { 1 };
-                    writeln!(
-                        text,
-                        "[bootstrap]\nregions = {regions}\nreplicas = {replicas}\nnodes = {nodes}"
-                    )?;
-                }
-                "region-node" => {
-                    if let Some(bytes) = options.region_dirty_bytes {
-                        writeln!(text, "[checkpoints]\nregion_dirty_bytes = {bytes}")?;
-                    }
-                }
-                _ => {}
-            }
-            std::fs::write(folder.join(format!("{name}.toml")), text)?;
-            servers.push(Server { role, name, listen });
-        }
+impl Options {
+    /// Catalog servers first, then region nodes, then extensions.
+    pub fn servers(&self) -> Vec<Server> {
+        let kinds = [
+            ("catalog", "catalog", self.catalogs),
+            ("region-node", "node", self.nodes),
+            ("extension", "extension", self.extensions),
+        ];
+        let of_kind = |(role, kind, count): (&'static str, &str, usize)| -> Vec<Server> {
+            let server = |number| Server { role, number, name: format!("{kind}-{number}") };
+            (1..).take(count).map(server).collect()
+        };
+        kinds.into_iter().flat_map(of_kind).collect()
     }
-    Ok(servers)
+
+    /// Writes the file of a server that is reached at `listen`.
+    pub fn write(
+        &self,
+        folder: &Path,
+        server: &Server,
+        listen: &str,
+        catalogs: &[String],
+    ) -> anyhow::Result<()> {
+        let Server { role, number, name } = server;
+        let mut text = config_text(role, *number, listen, catalogs);
+        match *role {
+            "catalog" => {
+                let Options { regions, nodes, .. } = self;
+                let replicas = if *nodes >= 3 { 3 } else { 1 };
+                writeln!(text, "[bootstrap]\nregions = {regions}\nreplicas = {replicas}\nnodes = {nodes}")?;
+            }
+            "region-node" => {
+                if let Some(bytes) = self.region_dirty_bytes {
+                    writeln!(text, "[checkpoints]\nregion_dirty_bytes = {bytes}")?;
+                }
+            }
+            _ => {}
+        }
+        Ok(std::fs::write(folder.join(format!("{name}.toml")), text)?)
+    }
 }
 
 /// The least that a server of `role` has to be told, as TOML whose last line is no table: more keys may

@@ -8,7 +8,7 @@
 mod config;
 mod process;
 
-pub use config::{Options, config_text};
+pub use config::{Options, Server, config_text};
 
 use crate::PROBE;
 use afdg_dev_grid::{Wanted, free_addresses, until_well};
@@ -18,6 +18,7 @@ use process::Process;
 use rustix::process::Signal;
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     path::{Path, PathBuf},
     process::ExitStatus,
     time::{Duration, Instant},
@@ -32,6 +33,16 @@ const STOP_LIMIT: Duration = Duration::from_secs(40);
 
 /// Held by a grid as long as it lives: two at a time would disturb each other's times.
 static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// Where a server is, and how it is started there.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// `host:port`
+    pub listen: String,
+    /// The program and its arguments; `--config FILE` follows.
+    pub command: Vec<OsString>,
+    pub environment: Vec<(String, OsString)>,
+}
 
 pub struct Processes {
     binary: PathBuf,
@@ -55,28 +66,50 @@ impl Processes {
 
     /// The same, next to one that runs.
     pub async fn start_beside_others(binary: impl Into<PathBuf>, options: Options) -> anyhow::Result<Self> {
+        let binary = binary.into();
         let folder = tempfile::Builder::new().prefix("afdg-processes-").tempdir()?;
         let world = World::real();
-        let count = options.catalogs + options.nodes + options.extensions;
-        let addresses = free_addresses(count, &*world.net, &*world.entropy).await?;
-        let servers = config::servers(folder.path(), &options, &addresses)?;
-        let (mut processes, mut endpoints) = (BTreeMap::new(), BTreeMap::new());
-        for server in servers {
-            if server.role == "extension" {
-                endpoints.insert(server.name.clone(), format!("http://{}", server.listen));
-            }
-            let config = format!("{}.toml", server.name);
-            let arguments = ["server", server.role, "--config", &config];
-            let process = Process::new(folder.path(), &server.name, &arguments);
-            processes.insert(server.name, process);
-        }
-        let binary = binary.into();
-        let began = Instant::now();
-        let mut grid =
-            Self { binary, options, processes, endpoints, folder, began, ended_well: false, _alone: None };
+        let servers = options.servers();
+        let addresses = free_addresses(servers.len(), &*world.net, &*world.entropy).await?;
+        let place = |(server, listen): (&Server, String)| {
+            let command = [binary.clone().into(), "server".into(), server.role.into()];
+            (server.name.clone(), Place { listen, command: command.into(), environment: Vec::new() })
+        };
+        let places = servers.iter().zip(addresses).map(place).collect();
+        let mut grid = Self::new(binary, options, folder, &places)?;
         grid.start_all()?;
         grid.until_well().await?;
         Ok(grid)
+    }
+
+    /// A grid whose servers are not started yet, each with its place.
+    pub fn new(
+        binary: PathBuf,
+        options: Options,
+        folder: TempDir,
+        places: &BTreeMap<String, Place>,
+    ) -> anyhow::Result<Self> {
+        let servers = options.servers();
+        let place = |server: &Server| {
+            places.get(&server.name).with_context(|| format!("{} has no place", server.name))
+        };
+        let (mut catalogs, mut processes, mut endpoints) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        for server in servers.iter().filter(|server| server.role == "catalog") {
+            catalogs.push(place(server)?.listen.clone());
+        }
+        for server in &servers {
+            let Place { listen, command, environment } = place(server)?;
+            options.write(folder.path(), server, listen, &catalogs)?;
+            if server.role == "extension" {
+                endpoints.insert(server.name.clone(), format!("http://{listen}"));
+            }
+            let mut command = command.clone();
+            command.extend(["--config".into(), format!("{}.toml", server.name).into()]);
+            let process = Process::new(folder.path(), &server.name, command);
+            processes.insert(server.name.clone(), process.with_environment(environment.clone()));
+        }
+        let began = Instant::now();
+        Ok(Self { binary, options, processes, endpoints, folder, began, ended_well: false, _alone: None })
     }
 
     /// Of all servers, in order: catalog servers, extensions, region nodes.
@@ -155,14 +188,14 @@ impl Processes {
 
     /// Starts a server again on its data.
     pub fn restart(&mut self, name: &str) -> anyhow::Result<()> {
-        let binary = self.binary.clone();
         self.tell(format_args!("start {name}"));
-        self.process(name)?.start(&binary)
+        self.process(name)?.start()
     }
 
     /// Starts the binary with other arguments, as a process of the grid that is called `name`.
     pub fn run(&mut self, name: &str, arguments: &[&str]) -> anyhow::Result<()> {
-        let process = Process::new(self.folder.path(), name, arguments);
+        let command = [self.binary.clone().into()].into_iter().chain(arguments.iter().map(OsString::from));
+        let process = Process::new(self.folder.path(), name, command.collect());
         self.processes.insert(name.to_owned(), process);
         self.restart(name)
     }
@@ -220,7 +253,8 @@ impl Processes {
         self.process(name)?.check_runs().with_context(|| format!("{name} is not as it should be"))
     }
 
-    fn check_all_run(&mut self) -> anyhow::Result<()> {
+    /// The same of all.
+    pub fn check_all_run(&mut self) -> anyhow::Result<()> {
         self.names().iter().try_for_each(|name| self.check_runs(name))
     }
 
@@ -253,6 +287,11 @@ impl Processes {
         }
         self.ended_well = true;
         Ok(())
+    }
+
+    /// The end of a grid whose logs don't matter. All that run are killed.
+    pub fn end(mut self) {
+        self.ended_well = true;
     }
 
     /// Shown if the test fails.

@@ -3,6 +3,7 @@
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
+    ffi::OsString,
     fs::OpenOptions,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -14,7 +15,9 @@ use tokio::time::Instant;
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 pub struct Process {
-    arguments: Vec<String>,
+    /// The program and its arguments.
+    command: Vec<OsString>,
+    environment: Vec<(String, OsString)>,
     folder: PathBuf,
     log: PathBuf,
     /// None before the start and once its end is known.
@@ -23,23 +26,27 @@ pub struct Process {
 
 impl Process {
     /// Works in `folder` and prints to `NAME.log` there.
-    pub fn new(folder: &Path, name: &str, arguments: &[&str]) -> Self {
-        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+    pub fn new(folder: &Path, name: &str, command: Vec<OsString>) -> Self {
         let log = folder.join(format!("{name}.log"));
-        Self { arguments, folder: folder.to_owned(), log, child: None }
+        Self { command, environment: Vec::new(), folder: folder.to_owned(), log, child: None }
     }
 
-    pub fn start(&mut self, binary: &Path) -> anyhow::Result<()> {
+    pub fn with_environment(self, environment: Vec<(String, OsString)>) -> Self {
+        Self { environment, ..self }
+    }
+
+    pub fn start(&mut self) -> anyhow::Result<()> {
         if self.is_running() {
             bail!("it runs already");
         }
         let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
-        let mut command = Command::new(binary);
+        let (program, arguments) = self.command.split_first().context("it has no program")?;
+        let mut command = Command::new(program);
         // Variables of whoever runs the tests would stand over the file.
-        command.env_clear().current_dir(&self.folder);
-        command.args(&self.arguments);
+        command.env_clear().envs(self.environment.iter().cloned()).current_dir(&self.folder);
+        command.args(arguments);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let child = command.spawn().with_context(|| format!("{} can't be started", binary.display()))?;
+        let child = command.spawn().with_context(|| format!("{} can't be started", program.display()))?;
         self.child = Some(child);
         Ok(())
     }
