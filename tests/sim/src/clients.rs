@@ -6,7 +6,6 @@
 use crate::{
     events::Events,
     invariants::answers::{Answer, History, Op},
-    linearizability::Operation,
 };
 use afdg_example_bank::v1 as bank;
 use afdg_example_counter::v1 as counter;
@@ -16,6 +15,7 @@ use afdg_proto::{
     status::to_call_error,
 };
 use afdg_runtime::{Net, World, channel_to};
+use afdg_tests::linearizability::Operation;
 use afdg_types::{CallError, Reason, Retry};
 use prost::Message;
 use std::{
@@ -128,11 +128,11 @@ impl Board {
         FIRST_DEPOSIT * ACCOUNTS as i64
     }
 
-    fn note(&self, question: &Question, called: u64, answered: Option<(u64, Reply)>) {
+    fn note(&self, client: usize, question: &Question, called: u64, answered: Option<(u64, Reply)>) {
         let mut shared = self.lock();
         let mut put = |agent: &str, op: Op, answered: Option<(u64, Answer)>| {
             let operations = shared.history.entry(agent.to_owned()).or_default();
-            operations.push(Operation { op, called, answered });
+            operations.push(Operation { client: client as u32, op, called, answered });
         };
         let Question { agent, op, to, .. } = question;
         match (op, to, answered) {
@@ -268,7 +268,7 @@ impl Client {
                     let at = self.now_ns();
                     self.board.events.count("calls answered");
                     self.board.acknowledge(&question, &reply);
-                    return self.board.note(&question, called, Some((at, reply)));
+                    return self.board.note(self.number, &question, called, Some((at, reply)));
                 }
                 // Nothing happened: so there is nothing to write down.
                 Sent::Nothing if question.key.is_none() => return,
@@ -281,7 +281,7 @@ impl Client {
                     let gives_up = question.key.is_none() || (!patient && self.random(100) < percent);
                     if gives_up {
                         if !reads {
-                            self.board.note(&question, called, None);
+                            self.board.note(self.number, &question, called, None);
                         }
                         return;
                     }
@@ -289,7 +289,7 @@ impl Client {
             }
             if self.board.stage() == Stage::Audit {
                 if may_have_had_effect && !reads {
-                    self.board.note(&question, called, None);
+                    self.board.note(self.number, &question, called, None);
                 }
                 return;
             }
@@ -356,7 +356,7 @@ impl Client {
             let called = self.now_ns();
             if let Sent::Reply(Reply::Answer(answer)) = self.send(question).await {
                 let at = self.now_ns();
-                self.board.note(question, called, Some((at, Reply::Answer(answer.clone()))));
+                self.board.note(self.number, question, called, Some((at, Reply::Answer(answer.clone()))));
                 return answer;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

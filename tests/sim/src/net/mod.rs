@@ -10,6 +10,8 @@
 
 mod links;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use crate::clock::HostClock;
 use afdg_runtime::{BoxIo, Listener, Net};
