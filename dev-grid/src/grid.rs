@@ -17,7 +17,6 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tempfile::TempDir;
 use tokio::time::Instant;
 
 /// How long calls may take to succeed after the servers run.
@@ -44,15 +43,33 @@ pub struct DevGrid {
 
 enum Folder {
     Given(PathBuf),
-    Temporary(TempDir),
+    /// Removed with the grid.
+    Temporary(PathBuf),
 }
 
 impl Folder {
     fn path(&self) -> &Path {
         match self {
-            Self::Given(path) => path,
-            Self::Temporary(folder) => folder.path(),
+            Self::Given(path) | Self::Temporary(path) => path,
         }
+    }
+}
+
+/// Servers that were not stopped, since the grid's start was given up, may write a little longer: so it is
+/// tried more than once.
+impl Drop for Folder {
+    fn drop(&mut self) {
+        const TRIES: u32 = 20;
+        let Self::Temporary(path) = self else { return };
+        for _ in 0..TRIES {
+            match std::fs::remove_dir_all(&*path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    std::thread::sleep(Duration::from_millis(25));
+                }
+                Ok(()) | Err(_) => return,
+            }
+        }
+        tracing::warn!(folder = %path.display(), "the grid's folder can't be removed");
     }
 }
 
@@ -64,7 +81,7 @@ impl DevGrid {
             Some(path) => Folder::Given(path.clone()),
             None => {
                 let made = tempfile::Builder::new().prefix("afdg-dev-").tempdir();
-                Folder::Temporary(made.map_err(DevGridError::Folder)?)
+                Folder::Temporary(made.map_err(DevGridError::Folder)?.keep())
             }
         };
         let layout = Layout::open(folder.path(), options.size, &*world.net, &*world.entropy).await?;

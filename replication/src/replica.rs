@@ -12,7 +12,7 @@ use crate::{
     state_machine::{SnapshotRows, StateMachine},
 };
 use afdg_proto::pb::internal::PeerKind;
-use afdg_types::planted::{Bug, planted};
+use afdg_types::planted::{Bug, planted, stragglers};
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
 use openraft::{
@@ -154,17 +154,23 @@ impl<M: Machine> Replica<M> {
     pub async fn write_in_term(&self, term: u64, command: Bytes) -> Result<M::Outcome, WriteError> {
         let leader = crate::raft_types::LogId::new_term_index(term, 0);
         let (responder, complete) = ProgressResponder::complete_only();
-        let mut request = self.raft.write(CommandBytes(command)).responder(responder);
-        if !planted(Bug::ApplyWithoutFence) {
-            request = request.with_leader(*leader.committed_leader_id());
-        }
-        request.await.map_err(|error| WriteError::Stopped(error.to_string()))?;
+        let submitted = self
+            .raft
+            .write(CommandBytes(command.clone()))
+            .with_leader(*leader.committed_leader_id())
+            .responder(responder);
+        submitted.await.map_err(|error| WriteError::Stopped(error.to_string()))?;
         match complete.await {
             Ok(Ok(response)) => {
                 let outcome = response.data.0.and_then(|answer| answer.downcast::<M::Outcome>().ok());
                 outcome.map(|outcome| *outcome).ok_or(WriteError::Unknown)
             }
-            Ok(Err(_)) | Err(_) => Err(WriteError::Unknown),
+            Ok(Err(_)) | Err(_) => {
+                if stragglers() {
+                    tokio::spawn(straggle(self.raft.clone(), command));
+                }
+                Err(WriteError::Unknown)
+            }
         }
     }
 
@@ -291,6 +297,17 @@ impl<M: Machine> Checkpointed for Replica<M> {
             Ok(applied.map(|id| id.index()))
         }
         .boxed()
+    }
+}
+
+/// Writes the command once more as soon as this replica leads again, in whatever term.
+async fn straggle<M: Machine>(raft: MachineRaft<M>, command: Bytes) {
+    const TRIES: u32 = 40;
+    for _ in 0..TRIES {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if raft.client_write(CommandBytes(command.clone())).await.is_ok() {
+            return;
+        }
     }
 }
 

@@ -29,14 +29,17 @@ pub fn init_tracing(filter: &str, json: bool) -> Result<(), String> {
     result.map_err(|error| error.to_string())
 }
 
-/// Resolves at the first SIGTERM or SIGINT; from then on a second one exits the process at once.
+/// Resolves at the first SIGTERM, SIGINT or SIGHUP (its terminal is gone); from then on a second SIGTERM or
+/// SIGINT exits the process at once.
 pub async fn termination() -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        _ = hangup.recv() => {}
     }
     tokio::spawn(async move {
         tokio::select! {

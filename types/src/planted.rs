@@ -1,8 +1,9 @@
-//! Bugs that the simulator plants, to show that it would find them.
+//! Bugs that the simulator plants, to show that it would find them, and a fault that it can't bring about
+//! from outside.
 //!
 //! They exist only in a build with the feature `planted-bugs`, which the simulator's own workspace switches
-//! on and nothing else may. In every other build [`planted`] is false at compile time, and what depends on
-//! it is left out.
+//! on and nothing else may. In every other build [`planted`] and [`stragglers`] are false at compile time,
+//! and what depends on them is left out.
 
 macro_rules! bugs {
     ($($(#[doc = $doc:literal])* $bug:ident = $name:literal;)*) => {
@@ -30,7 +31,7 @@ macro_rules! bugs {
 bugs! {
     /// A write of the log is acknowledged before it is on disk.
     AcknowledgeBeforeFsync = "acknowledge-before-fsync";
-    /// An entry is written and applied without a look at the term and the place that it was proposed for.
+    /// An entry is applied without a look at the term and the place that it was proposed for.
     ApplyWithoutFence = "apply-without-fence";
     /// A turn's reply is recorded, but not its effects, for one id in eight.
     ReplyWithoutEffects = "reply-without-effects";
@@ -56,6 +57,8 @@ bugs! {
     VoteNotWritten = "vote-not-written";
     /// A turn's first call leaves before the turn is recorded.
     CallBeforeRecord = "call-before-record";
+    /// A new leader does not run again what stands in the mailbox.
+    RecordedTurnForgotten = "recorded-turn-forgotten";
     /// The router says that nothing happened when it does not know.
     UnknownToldAsNothing = "unknown-told-as-nothing";
     /// Conflicting entries are cut off in memory and not on disk.
@@ -75,6 +78,19 @@ pub fn plant(bug: Bug) {
 #[cfg(feature = "planted-bugs")]
 pub fn planted(bug: Bug) -> bool {
     PLANTED.load(std::sync::atomic::Ordering::Relaxed) == bug as u8
+}
+
+/// Whether a proposal that failed comes once more, later, as one would that was held up on its way.
+#[cfg(feature = "planted-bugs")]
+pub const fn stragglers() -> bool {
+    true
+}
+
+/// Whether a proposal that failed comes once more: never.
+#[cfg(not(feature = "planted-bugs"))]
+#[inline(always)]
+pub const fn stragglers() -> bool {
+    false
 }
 
 /// Whether this bug is planted: never.

@@ -21,7 +21,10 @@ use afdg_region_machine::{
 use afdg_replication::{Lead, WriteError};
 use afdg_router::Router;
 use afdg_runtime::{Blocking, OnEnd, Tasks, World, gather};
-use afdg_types::{AgentRef, GridError, NodeId, Reason, RegionId, RowsError, SlotRange, limits};
+use afdg_types::{
+    AgentRef, GridError, NodeId, Reason, RegionId, RowsError, SlotRange, limits,
+    planted::{Bug, planted},
+};
 use futures::StreamExt;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -441,6 +444,9 @@ async fn begin(
         Outcome::Fenced { .. } | Outcome::Unreadable(_) => {
             return Err(ReadyError::Write(WriteError::Unknown));
         }
+    }
+    if planted(Bug::RecordedTurnForgotten) {
+        return Ok(Vec::new());
     }
     let rows = Arc::clone(replica.rows());
     let read = afdg_runtime::blocking(&threads, move || mailbox::all(rows.as_ref())).await;

@@ -6,7 +6,6 @@
 use crate::{
     events::Events,
     invariants::answers::{Answer, History, Op},
-    linearizability::Operation,
 };
 use afdg_example_bank::v1 as bank;
 use afdg_example_counter::v1 as counter;
@@ -16,6 +15,7 @@ use afdg_proto::{
     status::to_call_error,
 };
 use afdg_runtime::{Net, World, channel_to};
+use afdg_tests::linearizability::Operation;
 use afdg_types::{CallError, Reason, Retry};
 use prost::Message;
 use std::{
@@ -28,11 +28,18 @@ pub const CLIENTS: usize = 6;
 const COUNTERS: u64 = 4;
 const CUSTOMERS: u64 = 3;
 const ACCOUNTS: u64 = 4;
+/// How often the accounts are read, a second apart, until they add up.
+const AUDITS_MAX: u32 = 40;
 /// Every account begins with this.
 const FIRST_DEPOSIT: i64 = 1_000;
-/// Of 100 messages, so many have no key, and of those whose outcome was unknown so many are given up.
+/// Of 100 messages, so many have no key.
 const KEYLESS_PERCENT: u64 = 10;
+/// Of 100 messages whose outcome was unknown, so many are given up; of transfers more, so that it is left to
+/// the grid to finish them.
 const GIVE_UP_PERCENT: u64 = 5;
+const GIVE_UP_TRANSFER_PERCENT: u64 = 40;
+/// Of 100 attempts, so many go to another extension than the client's own.
+const OTHER_EXTENSION_PERCENT: u64 = 15;
 
 /// What all clients share. Cheap to clone.
 #[derive(Clone)]
@@ -121,11 +128,11 @@ impl Board {
         FIRST_DEPOSIT * ACCOUNTS as i64
     }
 
-    fn note(&self, question: &Question, called: u64, answered: Option<(u64, Reply)>) {
+    fn note(&self, client: usize, question: &Question, called: u64, answered: Option<(u64, Reply)>) {
         let mut shared = self.lock();
         let mut put = |agent: &str, op: Op, answered: Option<(u64, Answer)>| {
             let operations = shared.history.entry(agent.to_owned()).or_default();
-            operations.push(Operation { op, called, answered });
+            operations.push(Operation { client: client as u32, op, called, answered });
         };
         let Question { agent, op, to, .. } = question;
         match (op, to, answered) {
@@ -210,7 +217,7 @@ impl Client {
         while self.board.stage() == Stage::Load {
             let question = self.next_question();
             self.ask(question, false).await;
-            tokio::time::sleep(Duration::from_micros(self.random(60_000))).await;
+            tokio::time::sleep(Duration::from_micros(self.random(50_000))).await;
         }
         self.ask_again().await;
         self.finish(Stage::Settle).await;
@@ -236,8 +243,8 @@ impl Client {
         let customer = format!("shop.v1.Customer/s{}", self.random(CUSTOMERS));
         match self.random(10) {
             0..=2 => question(counter, Op::Add(1 + self.random(9) as i64)),
-            3 => question(counter, Op::Get),
-            4 | 5 => question(customer, Op::RecordPurchase(self.random(10_000) as i64)),
+            3 | 4 => question(counter, Op::Get),
+            5 => question(customer, Op::RecordPurchase(self.random(10_000) as i64)),
             6 => question(customer, Op::GetSummary),
             7 | 8 => {
                 // One way only: opposite transfers would wait for each other.
@@ -261,7 +268,7 @@ impl Client {
                     let at = self.now_ns();
                     self.board.events.count("calls answered");
                     self.board.acknowledge(&question, &reply);
-                    return self.board.note(&question, called, Some((at, reply)));
+                    return self.board.note(self.number, &question, called, Some((at, reply)));
                 }
                 // Nothing happened: so there is nothing to write down.
                 Sent::Nothing if question.key.is_none() => return,
@@ -269,10 +276,12 @@ impl Client {
                 Sent::Unknown => {
                     may_have_had_effect = true;
                     self.board.events.count("unknown outcomes");
-                    let gives_up = question.key.is_none() || (!patient && self.random(100) < GIVE_UP_PERCENT);
+                    let percent =
+                        if question.to.is_some() { GIVE_UP_TRANSFER_PERCENT } else { GIVE_UP_PERCENT };
+                    let gives_up = question.key.is_none() || (!patient && self.random(100) < percent);
                     if gives_up {
                         if !reads {
-                            self.board.note(&question, called, None);
+                            self.board.note(self.number, &question, called, None);
                         }
                         return;
                     }
@@ -280,7 +289,7 @@ impl Client {
             }
             if self.board.stage() == Stage::Audit {
                 if may_have_had_effect && !reads {
-                    self.board.note(&question, called, None);
+                    self.board.note(self.number, &question, called, None);
                 }
                 return;
             }
@@ -316,28 +325,41 @@ impl Client {
         }
     }
 
-    /// Reads every agent, for the history, and all balances.
+    /// Reads every agent, for the history. A transfer whose client gave up may still be on its way, so the
+    /// accounts are read until they add up, or should have long ago.
     async fn audit(&mut self) {
         let ask = |agent: String, op| Question { agent, op, to: None, key: None };
-        let mut questions = Vec::new();
-        questions.extend((0..COUNTERS).map(|n| ask(format!("counter.v1.Counter/c{n}"), Op::Get)));
-        questions.extend((0..CUSTOMERS).map(|n| ask(format!("shop.v1.Customer/s{n}"), Op::GetSummary)));
-        questions.extend((0..ACCOUNTS).map(|n| ask(account_of(n), Op::GetBalance)));
-        for question in questions {
-            loop {
-                let called = self.now_ns();
-                match self.send(&question).await {
-                    Sent::Reply(reply) => {
-                        if let (Op::GetBalance, Reply::Answer(Answer::Value(cents))) = (&question.op, &reply)
-                        {
-                            self.board.lock().balances.push(*cents);
-                        }
-                        let at = self.now_ns();
-                        break self.board.note(&question, called, Some((at, reply)));
-                    }
-                    Sent::Nothing | Sent::Unknown => tokio::time::sleep(Duration::from_millis(50)).await,
+        for counter in 0..COUNTERS {
+            self.read(&ask(format!("counter.v1.Counter/c{counter}"), Op::Get)).await;
+        }
+        for customer in 0..CUSTOMERS {
+            self.read(&ask(format!("shop.v1.Customer/s{customer}"), Op::GetSummary)).await;
+        }
+        for _ in 0..AUDITS_MAX {
+            let mut balances = Vec::new();
+            for account in 0..ACCOUNTS {
+                if let Answer::Value(cents) = self.read(&ask(account_of(account), Op::GetBalance)).await {
+                    balances.push(cents);
                 }
             }
+            let add_up = balances.iter().sum::<i64>() == Board::money();
+            self.board.lock().balances = balances;
+            if add_up {
+                return;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    async fn read(&mut self, question: &Question) -> Answer {
+        loop {
+            let called = self.now_ns();
+            if let Sent::Reply(Reply::Answer(answer)) = self.send(question).await {
+                let at = self.now_ns();
+                self.board.note(self.number, question, called, Some((at, Reply::Answer(answer.clone()))));
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
@@ -357,7 +379,9 @@ impl Client {
             idempotency_key: question.key.clone().unwrap_or_default(),
             timeout_ms,
         };
-        let extension = self.random(self.grids.len() as u64) as usize;
+        // Mostly its own: what one extension has learnt of leaders, the other may not know yet.
+        let other = usize::from(self.random(100) < OTHER_EXTENSION_PERCENT);
+        let extension = (self.number + other) % self.grids.len();
         let mut request = tonic::Request::new(call);
         request.set_timeout(Duration::from_millis(timeout_ms + 500));
         self.board.events.note("client", format_args!("{} asks {question:?}", self.number));

@@ -2,7 +2,7 @@
 
 use crate::{
     events::Events,
-    host::{Ended, Host, Main, Phase, Program},
+    host::{Ended, Host, Main, Process, Program},
     net::Network,
     referee::Referee,
     witness::HostWitness,
@@ -13,10 +13,7 @@ use afdg_extension::{ExtensionConfig, ExtensionServer};
 use afdg_proto::peer_auth::PeerToken;
 use afdg_region_node::{RegionNodeConfig, RegionNodeServer};
 use afdg_replication::{CheckpointPolicy, Timing};
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, sync::Arc};
 use tokio::time::Instant;
 
 pub const CATALOGS: usize = 3;
@@ -76,12 +73,8 @@ fn token() -> PeerToken {
     PeerToken::new("simulated").expect("the token is well formed")
 }
 
-fn runs(phase: &Mutex<Phase>) {
-    *phase.lock().unwrap_or_else(PoisonError::into_inner) = Phase::Running;
-}
-
 fn catalog(id: u64, servers: BTreeMap<u64, String>, shape: Shape) -> Program {
-    Box::new(move |world, substitutes, phase| -> Main {
+    Box::new(move |Process { world, substitutes, phase, stop }| -> Main {
         let config = CatalogConfig {
             id,
             folder: format!("/catalog-{id}").into(),
@@ -98,8 +91,11 @@ fn catalog(id: u64, servers: BTreeMap<u64, String>, shape: Shape) -> Program {
         Box::pin(async move {
             match CatalogServer::start(config, world).await {
                 Ok(running) => {
-                    runs(&phase);
-                    Ended::Failed(running.failed().await)
+                    if let Some(ended) = Process::until_ended(&phase, &stop, running.failed()).await {
+                        return ended;
+                    }
+                    running.drain().await;
+                    Ended::Drained
                 }
                 Err(error) => Ended::NotStarted(error.to_string()),
             }
@@ -113,7 +109,7 @@ fn region_node(name: String, listen: String, catalog: Vec<String>, shape: Shape)
         .with(afdg_example_bank::account())
         .with(afdg_example_shop::customer());
     let agents = Arc::new(agents);
-    Box::new(move |world, substitutes, phase| -> Main {
+    Box::new(move |Process { world, substitutes, phase, stop }| -> Main {
         let config = RegionNodeConfig {
             folder: format!("/{name}").into(),
             name: name.clone(),
@@ -136,8 +132,11 @@ fn region_node(name: String, listen: String, catalog: Vec<String>, shape: Shape)
         Box::pin(async move {
             match RegionNodeServer::start(config, world, agents).await {
                 Ok(running) => {
-                    runs(&phase);
-                    Ended::Failed(running.failed().await)
+                    if let Some(ended) = Process::until_ended(&phase, &stop, running.failed()).await {
+                        return ended;
+                    }
+                    running.drain().await;
+                    Ended::Drained
                 }
                 Err(error) => Ended::NotStarted(error.to_string()),
             }
@@ -146,7 +145,7 @@ fn region_node(name: String, listen: String, catalog: Vec<String>, shape: Shape)
 }
 
 fn extension(name: String, listen: String, catalog_addresses: Vec<String>) -> Program {
-    Box::new(move |world, _, phase| -> Main {
+    Box::new(move |Process { world, phase, stop, .. }| -> Main {
         let config = ExtensionConfig {
             name: name.clone(),
             listen: listen.clone(),
@@ -157,8 +156,11 @@ fn extension(name: String, listen: String, catalog_addresses: Vec<String>) -> Pr
         Box::pin(async move {
             match ExtensionServer::start(config, world).await {
                 Ok(running) => {
-                    runs(&phase);
-                    Ended::Failed(running.failed().await)
+                    if let Some(ended) = Process::until_ended(&phase, &stop, running.failed()).await {
+                        return ended;
+                    }
+                    running.drain().await;
+                    Ended::Drained
                 }
                 Err(error) => Ended::NotStarted(error.to_string()),
             }

@@ -4,7 +4,7 @@
 //! have done all of its work, none of it, or, for an append, any part: the end of the file is then torn,
 //! and may hold zeros or garbage beyond.
 
-use crate::{clock::HostClock, events::Events};
+use crate::events::Events;
 use afdg_runtime::{AppendFile, Blocking, Disk, FolderLock};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -115,10 +115,6 @@ impl SimDisk {
     /// Lets the next `calls` changes fail; 0 mends the disk.
     pub fn fail(&self, calls: u32, kind: io::ErrorKind) {
         self.lock().failing = (calls > 0).then_some((calls, kind));
-    }
-
-    pub fn is_failing(&self) -> bool {
-        self.lock().failing.is_some()
     }
 
     /// Stops the host in the middle of the `calls`th change from now.
@@ -370,15 +366,12 @@ impl Drop for SimLock {
 }
 
 /// Blocking work is done where it is asked for, between two pauses.
-pub struct SimThreads {
-    pub disk: SimDisk,
-    pub clock: HostClock,
-}
+pub struct SimThreads(pub SimDisk);
 
 #[async_trait]
 impl Blocking for SimThreads {
     async fn run(&self, work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
-        let disk = ProcessDisk { disk: self.disk.clone(), life: self.disk.lock().life };
+        let disk = ProcessDisk { disk: self.0.clone(), life: self.0.lock().life };
         disk.pause().await;
         work();
         disk.pause().await;

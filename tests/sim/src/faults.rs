@@ -5,6 +5,7 @@ use crate::{
     events::Events,
     host::{Ended, Host, Phase},
     net::{Network, Weather},
+    referee::Referee,
 };
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 use std::{io, ops::Range, time::Duration};
@@ -14,6 +15,7 @@ const MS: u64 = 1_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fault {
     KillOne,
+    Drain,
     KillInWrite,
     KillSome,
     KillAll,
@@ -31,6 +33,7 @@ enum Fault {
 
 const FAULTS: &[(Fault, u32, &str)] = &[
     (Fault::KillOne, 6, "kills of one"),
+    (Fault::Drain, 3, "drains"),
     (Fault::KillInWrite, 5, "kills in the middle of a write"),
     (Fault::KillSome, 2, "kills of several"),
     (Fault::KillAll, 1, "kills of all"),
@@ -48,14 +51,15 @@ const FAULTS: &[(Fault, u32, &str)] = &[
 
 pub struct Faults {
     chance: StdRng,
+    referee: Referee,
     next_at: u64,
     /// Links are healed then.
     heal_at: Option<u64>,
 }
 
 impl Faults {
-    pub fn new(chance: StdRng) -> Self {
-        Self { chance, next_at: 0, heal_at: None }
+    pub fn new(chance: StdRng, referee: Referee) -> Self {
+        Self { chance, referee, next_at: 0, heal_at: None }
     }
 
     fn ms(&mut self, range: Range<u64>) -> u64 {
@@ -88,13 +92,19 @@ impl Faults {
 
     fn bring(&mut self, fault: Fault, now_ns: u64, hosts: &mut [Host], network: &Network, events: &Events) {
         let servers = CATALOGS + NODES + EXTENSIONS;
-        // Region nodes more often than others.
+        // Those that lead more often than others: there most is under way.
+        let leader = self.a_leader(hosts);
         let one = match self.chance.random_range(0..10) {
-            0..=6 => CATALOGS + self.chance.random_range(0..NODES),
+            0..=4 => leader,
+            5..=7 => CATALOGS + self.chance.random_range(0..NODES),
             _ => self.chance.random_range(0..servers),
         };
         match fault {
             Fault::KillOne => self.kill(&mut hosts[one], now_ns),
+            Fault::Drain => {
+                events.note(&hosts[one].name, format_args!("is asked to stop"));
+                hosts[one].ask_to_stop();
+            }
             Fault::KillInWrite => {
                 let calls = self.chance.random_range(1..12);
                 events.note(&hosts[one].name, format_args!("will die in write {calls} from now"));
@@ -133,7 +143,7 @@ impl Faults {
             }
             Fault::CutFromPeers => {
                 // Clients still reach it, so it goes on as if it led.
-                let node = CATALOGS + self.chance.random_range(0..NODES);
+                let node = leader;
                 events.note(&hosts[node].name, format_args!("is cut from its peers"));
                 network.with_links(now_ns, |links| {
                     for other in (CATALOGS..CATALOGS + NODES).filter(|other| *other != node) {
@@ -192,8 +202,16 @@ impl Faults {
         }
     }
 
+    /// The node that was the last to lead some region.
+    fn a_leader(&mut self, hosts: &[Host]) -> usize {
+        let leaders = self.referee.leaders();
+        let leader = leaders.choose(&mut self.chance);
+        let host = leader.and_then(|name| hosts.iter().position(|host| host.name == *name));
+        host.unwrap_or(CATALOGS)
+    }
+
     fn heal_later(&mut self, now_ns: u64) {
-        let at = now_ns + self.ms(100..4_000);
+        let at = now_ns + self.ms(100..5_000);
         self.heal_at = Some(self.heal_at.map_or(at, |before| before.max(at)));
     }
 
@@ -215,7 +233,9 @@ impl Faults {
                 if let Some(why) = unexpected(&ended) {
                     events.violation("servers start and go on", format_args!("{}: {why}", host.name));
                 }
-                events.count("processes that ended by themselves");
+                if ended != Ended::Drained {
+                    events.count("processes that ended by themselves");
+                }
                 self.kill(host, now_ns);
             }
         }

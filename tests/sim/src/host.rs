@@ -21,12 +21,36 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::{runtime::Runtime, time::Instant};
+use tokio::{runtime::Runtime, sync::Notify, time::Instant};
 
 /// What a process runs, and what it says when it ends by itself.
 pub type Main = Pin<Box<dyn Future<Output = Ended> + Send>>;
 /// Makes the main of a new process.
-pub type Program = Box<dyn Fn(World, Substitutes, Arc<Mutex<Phase>>) -> Main>;
+pub type Program = Box<dyn Fn(Process) -> Main>;
+
+/// What a new process is given.
+pub struct Process {
+    pub world: World,
+    pub substitutes: Substitutes,
+    pub phase: Arc<Mutex<Phase>>,
+    /// Asks it to stop, as SIGTERM does.
+    pub stop: Arc<Notify>,
+}
+
+impl Process {
+    /// Its server runs: goes on until that fails or is asked to stop.
+    pub async fn until_ended(
+        phase: &Mutex<Phase>,
+        stop: &Notify,
+        failed: impl Future<Output = String>,
+    ) -> Option<Ended> {
+        *phase.lock().unwrap_or_else(PoisonError::into_inner) = Phase::Running;
+        tokio::select! {
+            why = failed => Some(Ended::Failed(why)),
+            () = stop.notified() => None,
+        }
+    }
+}
 
 /// Where a process stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,16 +83,17 @@ pub struct Host {
     events: Events,
     seed: u64,
     lives: u64,
-    process: Option<Process>,
+    process: Option<Running>,
     /// A process that stands still goes on then.
     pub still_until: Option<u64>,
     /// A process that is down starts again then.
     pub start_at: Option<u64>,
 }
 
-struct Process {
+struct Running {
     runtime: Runtime,
     phase: Arc<Mutex<Phase>>,
+    stop: Arc<Notify>,
     /// Up to where it has run.
     ran_to: Instant,
 }
@@ -85,7 +110,7 @@ impl Host {
     ) -> Self {
         Self {
             name: name.to_owned(),
-            id: network.add_host(name),
+            id: network.add_host(),
             disk: SimDisk::new(name, seed ^ 0x5eed_d15c, events.clone()),
             store: SimStore::new(name, seed ^ 0x5eed_5708, events.clone()),
             clock: HostClock::new(origin),
@@ -135,20 +160,29 @@ impl Host {
             entropy: Arc::new(entropy),
             net: self.network.on(self.id, self.clock.clone()),
             disk: self.disk.for_process(),
-            threads: Arc::new(SimThreads { disk: self.disk.clone(), clock: self.clock.clone() }),
+            threads: Arc::new(SimThreads(self.disk.clone())),
         };
         let substitutes = Substitutes {
             store: Some(Arc::new(self.store.clone())),
             witness: Arc::clone(&self.witness) as _,
         };
         let phase = Arc::new(Mutex::new(Phase::Starting));
-        let main = (self.program)(world, substitutes, Arc::clone(&phase));
+        let stop = Arc::new(Notify::new());
+        let process = Process { world, substitutes, phase: Arc::clone(&phase), stop: Arc::clone(&stop) };
+        let main = (self.program)(process);
         let noted = Arc::clone(&phase);
         runtime.spawn(async move {
             let ended = main.await;
             *noted.lock().unwrap_or_else(PoisonError::into_inner) = Phase::Ended(ended);
         });
-        self.process = Some(Process { runtime, phase, ran_to: now });
+        self.process = Some(Running { runtime, phase, stop, ran_to: now });
+    }
+
+    /// Asks the process to stop, as SIGTERM does.
+    pub fn ask_to_stop(&self) {
+        if let Some(process) = &self.process {
+            process.stop.notify_one();
+        }
     }
 
     /// Lets the process run up to `until`.

@@ -12,7 +12,6 @@ mod events;
 mod faults;
 mod host;
 mod invariants;
-mod linearizability;
 mod net;
 mod referee;
 mod runner;

@@ -29,6 +29,8 @@ struct Shared {
     events: Events,
     logs: BTreeMap<(String, u64), MirroredLog>,
     groups: BTreeMap<u64, Group>,
+    /// Who was the last to lead each group.
+    leaders: BTreeMap<u64, String>,
 }
 
 /// A log as its owner sees it.
@@ -59,7 +61,8 @@ impl Group {
 
 impl Referee {
     pub fn new(events: Events) -> Self {
-        let shared = Shared { events, logs: BTreeMap::new(), groups: BTreeMap::new() };
+        let shared =
+            Shared { events, logs: BTreeMap::new(), groups: BTreeMap::new(), leaders: BTreeMap::new() };
         Self { shared: Arc::new(Mutex::new(shared)) }
     }
 
@@ -68,7 +71,9 @@ impl Referee {
     }
 
     pub fn process_ended(&self, host: &str) {
-        self.lock().logs.retain(|(owner, _), _| owner != host);
+        let mut shared = self.lock();
+        shared.logs.retain(|(owner, _), _| owner != host);
+        shared.groups.values_mut().for_each(|group| group.applied.ended(host));
     }
 
     pub fn opened(&self, host: &str, group: u64, purged: Position, entries: &[(Position, Bytes)]) {
@@ -104,8 +109,15 @@ impl Referee {
         }
         shared.events.note(host, format_args!("leads group {group} in term {term}"));
         shared.events.count("leader changes");
+        shared.leaders.insert(group, host.to_owned());
         let log = shared.logs.entry((host.to_owned(), group)).or_default();
         leader_completeness::check(host, group, term, log, &known.applied, &shared.events);
+    }
+
+    /// The hosts that were the last to lead a region.
+    pub fn leaders(&self) -> Vec<String> {
+        let shared = self.lock();
+        shared.leaders.iter().filter(|(group, _)| **group > 0).map(|(_, host)| host.clone()).collect()
     }
 
     pub fn applied(
@@ -132,17 +144,15 @@ impl Referee {
         let shared = &mut *shared;
         shared.events.note(host, format_args!("restores group {group} up to {at:?}"));
         let known = shared.groups.entry(group).or_insert_with(|| Group::new(group));
-        known.applied.restored(host, at);
+        if known.applied.restored(host, at) {
+            shared.events.count("snapshots installed");
+        }
         known.machine.restored(host, group, at, rows, &shared.events);
         // A snapshot took the place of what the log held up to there.
         let log = shared.logs.entry((host.to_owned(), group)).or_default();
         if log.purged < at {
             log.purged = at;
         }
-    }
-
-    pub fn snapshot_installed(&self) {
-        self.lock().events.count("snapshots installed");
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     cluster::{self, Shape},
     events::Events,
     faults::Faults,
-    host::{Ended, Host, Main},
+    host::{Ended, Host, Main, Process},
     invariants::answers,
     net::{LATENCY_NS_MIN, Network},
     referee::Referee,
@@ -34,7 +34,7 @@ impl Simulation {
     pub fn new(seed: u64, events: Events) -> Self {
         let origin = Instant::now();
         let mut chance = StdRng::seed_from_u64(seed);
-        let network = Network::new(chance.random(), events.clone());
+        let network = Network::new(chance.random());
         let referee = Referee::new(events.clone());
         let shape = Shape {
             regions: chance.random_range(1..=3),
@@ -44,7 +44,7 @@ impl Simulation {
         let mut hosts = cluster::hosts(&network, &events, &referee, origin, chance.random(), shape);
         let board = Board::new(events.clone());
         hosts.push(clients_host(&network, &events, &referee, origin, chance.random(), &board));
-        let faults = Faults::new(StdRng::seed_from_u64(chance.random()));
+        let faults = Faults::new(StdRng::seed_from_u64(chance.random()), referee);
         Self { events, network, hosts, faults, board, origin, now_ns: 0 }
     }
 
@@ -144,7 +144,7 @@ fn clients_host(
 ) -> Host {
     let witness = Arc::new(HostWitness { host: "clients".to_owned(), referee: referee.clone() });
     let board = board.clone();
-    let program = Box::new(move |world, _, _| -> Main {
+    let program = Box::new(move |Process { world, .. }| -> Main {
         let board = board.clone();
         Box::pin(async move {
             clients::run(world, cluster::endpoints(), board).await;

@@ -82,7 +82,7 @@ impl SecondMachine {
             let what = format_args!("{host} has another outcome of group {group} at {at:?}: {outcome:?}");
             events.violation("second machine", what);
         }
-        if at.index % COMPARE_EVERY == 0 && self.digests.get(&at.index) != Some(&digest(rows)) {
+        if at.index.is_multiple_of(COMPARE_EVERY) && self.digests.get(&at.index) != Some(&digest(rows)) {
             let what = format_args!("{host} has other rows of group {group} at {at:?}");
             events.violation("second machine", what);
         }
@@ -101,7 +101,7 @@ impl SecondMachine {
                 events.violation("valid rows", what);
             }
         }
-        if at.index % COMPARE_EVERY == 0 {
+        if at.index.is_multiple_of(COMPARE_EVERY) {
             self.digests.insert(at.index, digest(&self.rows));
         }
     }

@@ -22,7 +22,7 @@ impl StateMachineSafety {
                 format_args!("{host} applies another entry of group {group} at {at:?} than others did");
             events.violation("state machine safety", what);
         }
-        let reached = self.reached.entry(host.to_owned()).or_insert(0);
+        let reached = self.reached.entry(host.to_owned()).or_default();
         // The first entry has index 0, and so has nothing at all.
         if at.index != *reached + 1 && at.index != 0 {
             let what = format_args!("{host} applies {at:?} of group {group} after index {reached}");
@@ -31,8 +31,13 @@ impl StateMachineSafety {
         *reached = at.index;
     }
 
-    pub fn restored(&mut self, host: &str, at: Position) {
-        self.reached.insert(host.to_owned(), at.index);
+    /// Whether it was a peer's snapshot, and not what the host's own disk held at its start.
+    pub fn restored(&mut self, host: &str, at: Position) -> bool {
+        self.reached.insert(host.to_owned(), at.index).is_some()
+    }
+
+    pub fn ended(&mut self, host: &str) {
+        self.reached.remove(host);
     }
 
     /// Everything that is known to be committed: index, term, digest.

@@ -10,8 +10,10 @@
 
 mod links;
 mod stream;
+#[cfg(test)]
+mod tests;
 
-use crate::{clock::HostClock, events::Events};
+use crate::clock::HostClock;
 use afdg_runtime::{BoxIo, Listener, Net};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -41,7 +43,6 @@ pub struct Network {
 }
 
 struct Shared {
-    events: Events,
     links: Links,
     chance: StdRng,
     hosts: Vec<HostState>,
@@ -56,10 +57,8 @@ struct Shared {
 }
 
 struct HostState {
-    name: String,
     ip: [u8; 4],
     up: bool,
-    last_port: u16,
 }
 
 struct ListenerState {
@@ -82,9 +81,8 @@ enum Arrival {
 }
 
 impl Network {
-    pub fn new(seed: u64, events: Events) -> Self {
+    pub fn new(seed: u64) -> Self {
         let shared = Shared {
-            events,
             links: Links::default(),
             chance: StdRng::seed_from_u64(seed),
             hosts: Vec::new(),
@@ -103,17 +101,12 @@ impl Network {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn add_host(&self, name: &str) -> HostId {
+    pub fn add_host(&self) -> HostId {
         let mut shared = self.lock();
         let id = shared.hosts.len();
         let ip = [10, 0, 0, id as u8 + 1];
-        shared.hosts.push(HostState { name: name.to_owned(), ip, up: false, last_port: 40_000 });
+        shared.hosts.push(HostState { ip, up: false });
         id
-    }
-
-    /// `10.0.0.n:port`.
-    pub fn address(&self, host: HostId, port: u16) -> String {
-        SocketAddr::from((self.lock().hosts[host].ip, port)).to_string()
     }
 
     /// The network as a process on `host` sees it.
@@ -182,11 +175,6 @@ impl Network {
         }
         // Outside the lock: a waker may run into a task that asks the network.
         wakers.into_iter().for_each(Waker::wake);
-    }
-
-    /// When the next thing arrives, if anything is on its way.
-    pub fn next_arrival(&self) -> Option<u64> {
-        self.lock().arrivals.peek().map(|Reverse((at, _))| *at)
     }
 }
 
@@ -298,7 +286,6 @@ impl Shared {
     fn begin_connect(&mut self, from: HostId, to: HostId, address: String, now_ns: u64) -> ConnectionId {
         self.last_connection += 1;
         let id = self.last_connection;
-        self.hosts[from].last_port = self.hosts[from].last_port.wrapping_add(1).max(40_000);
         self.connections.insert(id, ConnectionState::new(from, to, address));
         let direction = Direction { connection: id, to: 1 };
         self.send(direction, Arrival::Connect(id), now_ns);
