@@ -13,7 +13,10 @@ use std::{
     fs, io,
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -39,6 +42,8 @@ pub(super) struct Shared {
     pub db: sled::Db,
     folder: PathBuf,
     trees: Mutex<Trees>,
+    /// sled has told an error.
+    failed: AtomicBool,
     /// One at a time: what waits gets its own, since it may have written after the running one began.
     durable: Mutex<()>,
 }
@@ -91,6 +96,7 @@ impl SledStore {
             db,
             folder: folder.clone(),
             trees: Mutex::default(),
+            failed: AtomicBool::new(false),
             durable: Mutex::default(),
         });
         let opened = std::panic::catch_unwind(AssertUnwindSafe(|| shared.open_trees()));
@@ -165,16 +171,46 @@ impl CheckpointStore for SledStore {
     }
 }
 
+impl Drop for Shared {
+    /// sled writes and syncs when it is dropped. After a write that failed it waits for ever there, and if
+    /// the sync fails it panics. So on a disk that fails it is left to the end of the process, which comes
+    /// next and has an error to tell.
+    fn drop(&mut self) {
+        let failed = match sync_all(&self.folder) {
+            // It may be removed before it is closed.
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
+            synced => synced.err(),
+        };
+        if failed.is_some() || self.failed.load(Ordering::Relaxed) {
+            let why = failed.map_or_else(|| "it has failed before".to_owned(), |error| error.to_string());
+            tracing::error!(folder = %self.folder.display(), why, "the checkpoints' store is not closed");
+            std::mem::forget(self.db.clone());
+        }
+    }
+}
+
 impl Shared {
     fn trees(&self) -> MutexGuard<'_, Trees> {
         self.trees.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// For an error of sled's.
+    fn failing(&self, action: &'static str) -> impl Fn(sled::Error) -> StoreError {
+        move |source| {
+            self.note_failure();
+            StoreError::Store { action, source }
+        }
+    }
+
+    pub fn note_failure(&self) {
+        self.failed.store(true, Ordering::Relaxed);
+    }
+
     fn open_trees(self: &Arc<Self>) -> Result<(), StoreError> {
-        let read = |source| StoreError::Store { action: "read the list", source };
+        let read = self.failing("read the list");
         let mut trees = self.trees();
         for row in self.db.scan_prefix(POINTER) {
-            let (key, generation) = row.map_err(read)?;
+            let (key, generation) = row.map_err(&read)?;
             let number = |bytes: &[u8]| bytes.try_into().ok().map(u64::from_be_bytes);
             let (Some(group), Some(generation)) = (number(&key[POINTER.len()..]), number(&generation)) else {
                 return Err(StoreError::Malformed { found: format!("a pointer {key:?} -> {generation:?}") });
@@ -186,7 +222,7 @@ impl Shared {
         let known: Vec<String> = trees.current.values().map(|tree| tree.name()).collect();
         for name in self.db.tree_names() {
             if name.starts_with(b"group-") && !known.iter().any(|known| known.as_bytes() == &name[..]) {
-                self.db.drop_tree(&name).map_err(read)?;
+                self.db.drop_tree(&name).map_err(&read)?;
             }
         }
         Ok(())
@@ -199,12 +235,12 @@ impl Shared {
             Some(generation) => self.db.insert(key, &generation.to_be_bytes()),
             None => self.db.remove(key),
         };
-        changed.map(|_| ()).map_err(|source| StoreError::Store { action: "change the list", source })
+        changed.map(|_| ()).map_err(self.failing("change the list"))
     }
 
     pub fn make_durable(&self) -> Result<(), StoreError> {
         let _one = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
-        self.db.flush().map_err(|source| StoreError::Store { action: "flush", source })?;
+        self.db.flush().map_err(self.failing("flush"))?;
         sync_all(&self.folder)
     }
 
@@ -239,6 +275,7 @@ impl Shared {
         drop(trees);
         for tree in free {
             if let Err(error) = self.db.drop_tree(tree.name()) {
+                self.note_failure();
                 tracing::warn!(%error, tree = tree.name(), "can't drop a checkpoint that nobody needs");
             }
         }

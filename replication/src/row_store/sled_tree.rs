@@ -101,11 +101,25 @@ fn bytes(value: &IVec) -> Bytes {
     Bytes::copy_from_slice(value)
 }
 
+/// For an error of sled's, which the store has to know of.
+fn failing(
+    store: Weak<Shared>,
+    action: &'static str,
+    group: u64,
+) -> impl FnOnce(sled::Error) -> StoreError + use<> {
+    move |source| {
+        if let Some(store) = store.upgrade() {
+            store.note_failure();
+        }
+        StoreError::Tree { action, group, source }
+    }
+}
+
 impl SledTree {
     /// Opens the tree and completes a batch that a crash interrupted.
     pub fn open(store: &Arc<Shared>, group: u64, generation: u64) -> Result<SledTree, StoreError> {
         let opened = store.db.open_tree(name(group, generation));
-        let tree = opened.map_err(|source| StoreError::Tree { action: "open the rows", group, source })?;
+        let tree = opened.map_err(failing(Arc::downgrade(store), "open the rows", group))?;
         let last_keys = LastKeys::default();
         let tree = SledTree { tree, group, generation, store: Arc::downgrade(store), last_keys };
         tree.pack_rows()?;
@@ -124,13 +138,11 @@ impl SledTree {
     }
 
     fn reading(&self) -> impl FnOnce(sled::Error) -> StoreError + use<> {
-        let group = self.group;
-        move |source| StoreError::Tree { action: "read the rows", group, source }
+        failing(self.store.clone(), "read the rows", self.group)
     }
 
     fn writing(&self) -> impl FnOnce(sled::Error) -> StoreError + use<> {
-        let group = self.group;
-        move |source| StoreError::Tree { action: "write the rows", group, source }
+        failing(self.store.clone(), "write the rows", self.group)
     }
 
     /// The block that `key` belongs to, and its bound; empty if there is none.

@@ -191,6 +191,20 @@ fn a_checkpoint_that_fails_stays_readable_and_goes_into_the_next() {
     }
 }
 
+/// On a disk that fails sled waits for ever, or panics, where it is dropped.
+#[cfg(unix)]
+#[test]
+fn a_store_whose_files_cant_be_synced_is_left_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = sled_options(&folder);
+    let store = SledStore::open(&options).unwrap();
+    let looped = options.folder.join("looped");
+    std::os::unix::fs::symlink(&looped, &looped).unwrap();
+    drop(store);
+    std::fs::remove_file(&looped).unwrap();
+    assert!(SledStore::open(&options).is_err(), "its lock is still held");
+}
+
 #[test]
 fn a_large_checkpoint_is_whole() {
     for place in Place::both() {

@@ -6,6 +6,7 @@ use super::{
     tests::{Groups, ask, entry, open},
     *,
 };
+use std::time::Duration;
 
 /// The indexes of group 1, which is all that these tests write.
 fn indexes(found: &Groups) -> Vec<u64> {
@@ -45,6 +46,17 @@ async fn a_full_disk_poisons_and_what_was_acknowledged_stays() {
         assert!(found.len() == 3 || refuses_changes && written > 0, "{found:?}");
         entry(&wal, 1, found.len() as u64 + 1, "there is room again").await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_log_whose_last_write_fails_is_closed_all_the_same() {
+    let disk = filled(1000, 3).await;
+    let (wal, _) = open(&disk, 1000).await.unwrap();
+    disk.content().append_fails_after = Some(0);
+    let lost = ask(|done| wal.append(1, vec![(4, "lost".into())], done));
+    // In one batch with the append.
+    tokio::time::timeout(Duration::from_secs(20), wal.close()).await.unwrap();
+    lost.await.unwrap().unwrap_err();
 }
 
 #[tokio::test]

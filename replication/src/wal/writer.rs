@@ -116,6 +116,8 @@ impl Writer {
             }
             let last = !closed.is_empty();
             if let Err(error) = self.batch(std::mem::take(&mut waiting), last).await {
+                // Nothing more is written from here on, which is what they wait for.
+                drop(closed);
                 return self.fail_all(error, bytes).await;
             }
             self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
