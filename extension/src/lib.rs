@@ -19,6 +19,9 @@ mod caller;
 mod cluster_admin;
 mod config;
 mod connections;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod decoders;
 mod descriptors;
 mod gateway;
 mod grid;

@@ -14,6 +14,9 @@
 
 mod checkpoint;
 mod codec;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod decoders;
 mod host;
 mod identity;
 mod log_store;

@@ -9,6 +9,9 @@
 //! comes out. Time, ids and hashes come in with the command.
 
 mod command;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod decoders;
 mod invariants;
 pub mod limits;
 mod machine;

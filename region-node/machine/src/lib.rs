@@ -17,6 +17,9 @@
 //! Left out on purpose: who leads, who waits, what is cached. That is the owner task's business.
 
 mod command;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod decoders;
 mod machine;
 pub mod op;
 pub mod table;

@@ -11,6 +11,8 @@
 
 mod blocks;
 mod checkpoint;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod decoders;
 mod memory;
 mod merge;
 mod rows;

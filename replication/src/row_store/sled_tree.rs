@@ -422,7 +422,7 @@ fn redo_key(part: u32) -> Vec<u8> {
 
 /// `key length u32, key, 0` for a row that goes, `key length u32, key, 1, value length u32, value` for one
 /// that is put. Little endian.
-fn encode_change(part: &mut Vec<u8>, key: &[u8], value: Option<&Bytes>) {
+pub(super) fn encode_change(part: &mut Vec<u8>, key: &[u8], value: Option<&Bytes>) {
     part.put_u32_le(key.len() as u32);
     part.put_slice(key);
     part.put_u8(u8::from(value.is_some()));
@@ -432,7 +432,7 @@ fn encode_change(part: &mut Vec<u8>, key: &[u8], value: Option<&Bytes>) {
     }
 }
 
-fn decode_changes(mut part: Bytes) -> Result<Vec<Change>, StoreError> {
+pub(super) fn decode_changes(mut part: Bytes) -> Result<Vec<Change>, StoreError> {
     fn take(part: &mut Bytes) -> Option<Bytes> {
         let length = part.try_get_u32_le().ok()? as usize;
         (length <= part.len()).then(|| part.split_to(length))

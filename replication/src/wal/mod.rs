@@ -9,6 +9,8 @@
 //! It knows nothing of Raft: entries, votes and marks are bytes, and a group is a number. It does not
 //! serve reads: whoever appends keeps what it may still need, and gets it back from [`Wal::open`].
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod decoders;
 mod ledger;
 mod record;
 mod recovery;

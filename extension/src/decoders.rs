@@ -1,0 +1,22 @@
+//! What must hold of a request's key, whatever a client sends: for property tests and fuzzers
+//! (`tests/tests/decoders.rs`, `tests/fuzz`). Only with the feature `fuzzing`.
+
+use crate::key_field;
+
+/// A key that is put into a request that can be read is found there; the rest stays as it was.
+pub fn key_in_request(data: &[u8]) {
+    let found = key_field::find(data, 1);
+    let with_key = key_field::insert(data, 1, "alice");
+    assert!(with_key.starts_with(data));
+    if found.is_ok() {
+        assert_eq!(key_field::find(&with_key, 1), Ok(Some("alice")));
+    }
+}
+
+pub fn requests() -> Vec<Vec<u8>> {
+    // Field 1 a string, field 2 a number, field 3 a group, field 4 of 64 bits, field 5 of 32.
+    vec![
+        b"\x0a\x05alice\x10\x96\x01\x1b\x08\x01\x1c\x21\x01\x02\x03\x04\x05\x06\x07\x08\x2d\x01\x02\x03\x04"
+            .to_vec(),
+    ]
+}
