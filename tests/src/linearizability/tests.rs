@@ -1,4 +1,5 @@
 use super::*;
+use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -208,4 +209,64 @@ fn a_search_that_takes_too_long_is_not_taken_for_an_answer() {
     let mut history: CounterHistory = (0..25).map(|bit| add(2 << bit, 0, None)).collect();
     history.push(get(1, 2, 1));
     assert_eq!(check::<Counter>(&history, Duration::from_millis(20)), Verdict::Undecided);
+}
+
+/// Every order of some operations, each of unknown outcome left out or not: what the search has to agree
+/// with.
+fn is_linearizable_in_some_order(history: &[Operation<RegisterOp, RegisterAnswer>]) -> bool {
+    fn goes_on(history: &[Operation<RegisterOp, RegisterAnswer>], state: &String, placed: u32) -> bool {
+        let left = |index: &usize| placed >> index & 1 == 0;
+        let answer_of = |index: usize| history[index].answered.as_ref();
+        if !(0..history.len()).filter(left).any(|index| answer_of(index).is_some()) {
+            return true;
+        }
+        (0..history.len()).filter(left).any(|next| {
+            let is_late = |other: usize| answer_of(other).is_some_and(|(at, _)| *at < history[next].called);
+            let (after, answer) = Register::step(state, &history[next].op);
+            !(0..history.len()).filter(left).any(is_late)
+                && answer_of(next).is_none_or(|(_, given)| *given == answer)
+                && goes_on(history, &after, placed | 1 << next)
+        })
+    }
+    goes_on(history, &String::new(), 0)
+}
+
+#[test]
+fn random_histories_are_judged_as_by_trying_every_order() {
+    let mut random = StdRng::seed_from_u64(11);
+    let (mut right, mut wrong) = (0, 0);
+    for _ in 0..20_000 {
+        let count = random.random_range(1..7);
+        let text = |random: &mut StdRng| ["", "a", "b"][random.random_range(0..3)].to_owned();
+        let history: Vec<_> = (0..count)
+            .map(|client| {
+                let called = random.random_range(0..12);
+                let op = match random.random_range(0..5) {
+                    0..2 => RegisterOp::Write(text(&mut random)),
+                    2..4 => RegisterOp::Read,
+                    _ => RegisterOp::CompareAndSet { expected: text(&mut random), value: text(&mut random) },
+                };
+                let answer = match &op {
+                    RegisterOp::Write(_) => RegisterAnswer::Done,
+                    RegisterOp::Read => RegisterAnswer::Value(text(&mut random)),
+                    RegisterOp::CompareAndSet { .. } => RegisterAnswer::Written(random.random_bool(0.5)),
+                };
+                let is_answered = op == RegisterOp::Read || random.random_bool(0.7);
+                let answered = is_answered.then(|| (called + random.random_range(0..6), answer));
+                Operation { client, op, called, answered }
+            })
+            .collect();
+        let expected = is_linearizable_in_some_order(&history);
+        let verdict = if expected { Verdict::Linearizable } else { Verdict::Violation };
+        assert_eq!(check::<Register>(&history, LIMIT), verdict, "{history:#?}");
+        if expected {
+            right += 1;
+            continue;
+        }
+        wrong += 1;
+        // Shrinking keeps it wrong.
+        let shrunk = shrink::<Register>(&history);
+        assert_eq!(check_from::<Register>(&shrunk.state, &shrunk.history, LIMIT), Verdict::Violation);
+    }
+    assert!(right > 2_000 && wrong > 2_000, "{right} right, {wrong} wrong");
 }
