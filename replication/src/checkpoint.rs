@@ -36,8 +36,10 @@ impl Checkpointer {
             let durable = blocking(&self.threads, move || store.make_durable()).await?;
             durable.map_err(io::Error::other)?;
         }
+        // Frees what was in memory, which takes its time.
+        let finished = blocking(&self.threads, move || checkpoint.finish()).await?;
         // None if a snapshot took the rows' place meanwhile: then its mark is the durable one.
-        Ok(checkpoint.finish().or_else(|| rows.checkpoint_mark()))
+        Ok(finished.or_else(|| rows.checkpoint_mark()))
     }
 
     /// Replaces all rows by those of a peer's snapshot.
