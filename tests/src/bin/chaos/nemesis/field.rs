@@ -14,6 +14,7 @@ use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     ffi::OsString,
     path::{Path, PathBuf},
     time::Duration,
@@ -28,7 +29,9 @@ const EXIT_SERVER_FAILED: i32 = 3;
 const END_LIMIT: Duration = Duration::from_secs(30);
 /// What fills up what the log has reserved on a full disk.
 const BALLAST_BYTES: usize = 256 * 1024;
-const BALLAST_WRITES: usize = 64;
+/// Registers that hold it.
+const BALLAST: usize = 64;
+const BALLAST_PAUSE: Duration = Duration::from_millis(50);
 const ASK_LIMIT: Duration = Duration::from_secs(3);
 
 pub struct Field {
@@ -143,9 +146,7 @@ impl Field {
             Fault::FullDisk => {
                 let (node, disk) = self.small_disk.as_ref().context("no small disk")?;
                 disk.fill()?;
-                let node = node.clone();
-                self.write_ballast().await?;
-                self.ends_by_itself(&node).await?;
+                self.ends_by_itself(&node.clone()).await?;
             }
         }
         Ok(None)
@@ -190,22 +191,14 @@ impl Field {
         Ok(format!("catalog-{}", leader.context("the catalog has no leader")?.id))
     }
 
-    /// Enough to use up what a server's log has reserved before the disk was full.
-    async fn write_ballast(&mut self) -> anyhow::Result<()> {
-        let client = Client::lazy(&self.grid.endpoint()?)?;
-        for number in 0..BALLAST_WRITES {
-            let request =
-                WriteRequest { register: format!("ballast-{number}"), value: "x".repeat(BALLAST_BYTES) };
-            let write = client.call::<_, WriteResponse>("/register.v1.Register/Write", request);
-            // Whether it is answered says nothing here.
-            let _ = tokio::time::timeout(ASK_LIMIT, write).await;
-        }
-        Ok(())
-    }
-
+    /// Waits for the end of a server whose disk fails, and has it write meanwhile.
     async fn ends_by_itself(&mut self, name: &str) -> anyhow::Result<()> {
-        let status =
-            self.grid.ended(name, END_LIMIT).await.with_context(|| format!("{name}, its disk failing"))?;
+        let ballast = write_ballast(Client::lazy(&self.grid.endpoint()?)?);
+        let status = tokio::select! {
+            status = self.grid.ended(name, END_LIMIT) => status,
+            never = ballast => match never {},
+        };
+        let status = status.with_context(|| format!("{name}, its disk failing"))?;
         ensure!(
             status.code() == Some(EXIT_SERVER_FAILED),
             "{name} has ended with {status} on a failing disk"
@@ -220,6 +213,19 @@ impl Field {
     fn shim(&self) -> anyhow::Result<&Shim> {
         self.shim.as_ref().context("no shim")
     }
+}
+
+/// Uses up what a server's log has reserved before the disk was full, which small calls alone do slowly.
+async fn write_ballast(client: Client) -> Infallible {
+    for number in (0..BALLAST).cycle() {
+        let register = format!("ballast-{number}");
+        let write = WriteRequest { register, value: "x".repeat(BALLAST_BYTES) };
+        let written = client.call::<_, WriteResponse>("/register.v1.Register/Write", write);
+        // Whether it is answered says nothing here.
+        let _ = tokio::time::timeout(ASK_LIMIT, written).await;
+        tokio::time::sleep(BALLAST_PAUSE).await;
+    }
+    std::future::pending().await
 }
 
 /// Begins the names of folders of grids.

@@ -66,7 +66,9 @@ impl Schedule {
 
     async fn disturb(&mut self, kind: Kind, field: &mut Field) -> anyhow::Result<()> {
         let mut faults = vec![Fault::draw(kind, &field.servers, &mut self.random)];
-        if self.random.random_bool(IN_COMPANY) {
+        // Whose end is waited for has to hear what to write.
+        let has_to_end = [Kind::FsyncError, Kind::FullDisk].contains(&kind);
+        if !has_to_end && self.random.random_bool(IN_COMPANY) {
             let company: Vec<Kind> =
                 COMPANY.into_iter().filter(|other| *other != kind && self.kinds.contains(other)).collect();
             if let Some(other) = company.get(self.random.random_range(0..COMPANY.len())) {
