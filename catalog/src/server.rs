@@ -120,6 +120,11 @@ impl CatalogServer {
         };
         let host = ReplicaHost::open(world, tasks, host_config).await?;
         let (machine, state) = SharedMachine::new();
+        let mut peers = config.servers.clone();
+        peers.remove(&config.id);
+        if !peers.is_empty() && host.lacks_rows(GROUP)? {
+            host.fetch_rows(GROUP, || peers.clone()).await?;
+        }
         let replica = Replica::start(&host, GROUP, machine, Box::new(NoObserver)).await?;
         let cluster = state.borrow().cluster.as_ref().map(|cluster| cluster.id.clone());
         if let Some(cluster) = cluster {

@@ -2,9 +2,8 @@
 //! catalog gave it.
 
 use afdg_catalog_client::Registered;
-use afdg_runtime::{Disk, Entropy};
+use afdg_runtime::{Disk, Entropy, seal, unseal};
 use afdg_types::{ClusterId, NodeId};
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::{
     io,
@@ -33,12 +32,13 @@ impl NodeFile {
         let path = folder.join(FILE);
         match disk.read(&path).await {
             Ok(bytes) => {
-                let content = serde_json::from_slice(&bytes).map_err(|error| {
-                    io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        format!("{} can't be understood: {error}", path.display()),
-                    )
-                })?;
+                let malformed = |error: &dyn std::fmt::Display| {
+                    let why = format!("{} can't be understood: {error}", path.display());
+                    io::Error::new(io::ErrorKind::InvalidData, why)
+                };
+                // One that was written before there were checksums has none.
+                let (text, _) = unseal(&bytes).map_err(|error| malformed(&error))?;
+                let content = serde_json::from_str(text).map_err(|error| malformed(&error))?;
                 Ok(Self { path, content })
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -70,7 +70,7 @@ impl NodeFile {
     }
 
     async fn write(&self, disk: &dyn Disk) -> io::Result<()> {
-        let bytes = serde_json::to_vec_pretty(&self.content).map_err(io::Error::other)?;
-        disk.write(&self.path, Bytes::from(bytes)).await
+        let text = serde_json::to_string_pretty(&self.content).map_err(io::Error::other)?;
+        disk.write(&self.path, seal(&text)).await
     }
 }

@@ -5,10 +5,11 @@ use crate::{
     replica::{CachedRegionMachine, NoObserver},
 };
 use afdg_catalog_client::{RouteRegion, Routes};
-use afdg_replication::{ReplicaHost, StartError};
+use afdg_replication::ReplicaHost;
+use afdg_runtime::OnEnd;
 use afdg_types::{NodeId, RegionId};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
@@ -65,15 +66,17 @@ impl CatalogHeard {
 pub async fn reconcile(regions: Regions, replicas: ReplicaHost, here: Surroundings, heard: CatalogHeard) {
     let mut routes = here.routes.clone();
     let mut in_step_since: BTreeMap<RegionId, Instant> = BTreeMap::new();
+    let mut begun: BTreeSet<RegionId> = BTreeSet::new();
     // A replica that was here before the restart starts before the catalog is heard: it is needed to
     // elect leaders even while the catalog is down.
-    for group in replicas.recovered_groups() {
-        start(&regions, &replicas, &here, RegionId(group)).await;
+    for region in replicas.recovered_groups().into_iter().map(RegionId) {
+        begun.insert(region);
+        start(&regions, &replicas, &here, region).await;
     }
     loop {
         let now = Arc::clone(&routes.borrow_and_update());
         for route in now.regions.values().filter(|route| route.replicas.contains(&here.node)) {
-            if regions.get(route.id).is_none() && !here.tasks.is_failing() {
+            if !here.tasks.is_failing() && begun.insert(route.id) {
                 start(&regions, &replicas, &here, route.id).await;
             }
             form(&regions, &here, &now, route).await;
@@ -88,16 +91,51 @@ pub async fn reconcile(regions: Regions, replicas: ReplicaHost, here: Surroundin
     }
 }
 
+/// Starts the replica, at once or, if this node has lost its rows, once they are fetched.
 async fn start(regions: &Regions, replicas: &ReplicaHost, here: &Surroundings, region: RegionId) {
-    let machine = CachedRegionMachine::new(region, Arc::clone(&here.cache));
-    match afdg_replication::Replica::start(replicas, region.0, machine, Box::new(NoObserver)).await {
-        Ok(replica) => regions.insert(region, region::start(region, replica, here.clone())),
-        Err(error @ StartError::Group { .. }) => {
-            tracing::error!(%region, %error, "a replica can't start");
-            here.tasks.fail(error.to_string());
+    match replicas.lacks_rows(region.0) {
+        Ok(false) => start_replica(regions, replicas, here, region).await,
+        Ok(true) => {
+            let rebuilt = rebuild(regions.clone(), replicas.clone(), here.clone(), region);
+            here.tasks.spawn("rebuild a replica", OnEnd::PanicStopsServer, rebuilt);
         }
         Err(error) => here.tasks.fail(error.to_string()),
     }
+}
+
+async fn start_replica(regions: &Regions, replicas: &ReplicaHost, here: &Surroundings, region: RegionId) {
+    let machine = CachedRegionMachine::new(region, Arc::clone(&here.cache));
+    match afdg_replication::Replica::start(replicas, region.0, machine, Box::new(NoObserver)).await {
+        Ok(replica) => regions.insert(region, region::start(region, replica, here.clone())),
+        Err(error) => {
+            tracing::error!(%region, %error, "a replica can't start");
+            here.tasks.fail(error.to_string());
+        }
+    }
+}
+
+/// Has the replica's rows fetched from the region's other replicas, which the catalog knows.
+async fn rebuild(regions: Regions, replicas: ReplicaHost, here: Surroundings, region: RegionId) {
+    tracing::warn!(%region, "this node's rows of the region are lost or damaged: they will be a peer's");
+    let mut routes = here.routes.clone();
+    let placed = |routes: &Arc<Routes>| routes.regions.get(&region).map(|route| route.replicas.len());
+    let Ok(replica_count) = routes.wait_for(|routes| placed(routes).is_some()).await.map(|now| placed(&now))
+    else {
+        return;
+    };
+    let others = || -> BTreeMap<u64, String> {
+        let routes = here.routes.borrow();
+        let replicas = routes.regions.get(&region).into_iter().flat_map(|route| &route.replicas);
+        let others = replicas.filter(|node| **node != here.node);
+        others.filter_map(|node| Some((node.0, routes.address_of(*node)?.to_owned()))).collect()
+    };
+    // The only replica has nobody to ask, and says so when it starts.
+    if replica_count > Some(1)
+        && let Err(error) = replicas.fetch_rows(region.0, others).await
+    {
+        return here.tasks.fail(error.to_string());
+    }
+    start_replica(&regions, &replicas, &here, region).await;
 }
 
 /// Forms the group of a new region. Only the preferred leader does, which makes it lead at once.

@@ -3,7 +3,6 @@
 
 use crate::{
     checkpoint::Checkpointer,
-    codec,
     log_store::LogStore,
     peers::{GroupHandler, Links, PeerEndpoint, PeerNetworks, PeerService},
     replica::Checkpointed,
@@ -91,6 +90,8 @@ struct Shared {
     raft_config: Arc<Config>,
     wal: Wal,
     store: Arc<dyn CheckpointStore>,
+    /// Where a store went that was damaged.
+    aside: Option<PathBuf>,
     checkpointer: Checkpointer,
     links: Links,
     service: PeerService,
@@ -122,19 +123,18 @@ impl ReplicaHost {
         }
         let (wal, recovered) = Wal::open(Arc::clone(&world.disk), wal_folder, WalOptions::default()).await?;
         let store = match &config.substitutes.store {
-            Some(store) => Arc::clone(store),
+            Some(store) => (Arc::clone(store), None),
             None => open_sled(&world.threads, rows_folder).await?,
         };
-        Self::new(world, tasks, config, wal, recovered, store)
+        Self::new(world, tasks, config, (wal, recovered), store)
     }
 
     fn new(
         world: &World,
         tasks: &Tasks,
         config: HostConfig,
-        wal: Wal,
-        recovered: BTreeMap<u64, RecoveredGroup>,
-        store: Arc<dyn CheckpointStore>,
+        (wal, recovered): (Wal, BTreeMap<u64, RecoveredGroup>),
+        (store, aside): (Arc<dyn CheckpointStore>, Option<PathBuf>),
     ) -> Result<Self, StartError> {
         let raft_config = raft_config(config.timing).map_err(StartError::Timing)?;
         let host = Self {
@@ -143,6 +143,7 @@ impl ReplicaHost {
                 wal,
                 checkpointer: Checkpointer::new(Arc::clone(&store), Arc::clone(&world.threads)),
                 store,
+                aside,
                 links: Links::new(Arc::clone(&world.net), config.peer_token.clone()),
                 service: PeerService::default(),
                 tasks: tasks.clone(),
@@ -218,6 +219,22 @@ impl ReplicaHost {
         self.shared.checkpointer.clone()
     }
 
+    pub(crate) fn wal(&self) -> &Wal {
+        &self.shared.wal
+    }
+
+    pub(crate) fn recovered(&self) -> &Mutex<BTreeMap<u64, RecoveredGroup>> {
+        &self.shared.recovered
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn CheckpointStore> {
+        &self.shared.store
+    }
+
+    pub(crate) fn links(&self) -> &Links {
+        &self.shared.links
+    }
+
     pub(crate) fn networks(&self, group: u64) -> PeerNetworks {
         PeerNetworks { group, links: self.shared.links.clone() }
     }
@@ -235,22 +252,30 @@ impl ReplicaHost {
             recovered.as_ref().and_then(|recovered| recovered.purged.as_ref().map(|(index, _)| *index));
         let log = LogStore::new(group, self.shared.wal.clone(), recovered, self.witness())
             .map_err(|error| failed(error.to_string()))?;
-        let tree = self.shared.store.tree(group).map_err(|error| failed(error.to_string()))?;
-        let rows = RowStore::open(tree).map_err(|error| failed(error.to_string()))?;
-        let applied = match rows.mark() {
-            Some(mark) => codec::decode_mark(&mark).map_err(|error| failed(error.to_string()))?.0,
-            None => None,
-        };
+        let (rows, applied) = self.stored_rows(group)?;
         // Rows older than what the log still holds can't be brought up to date from here.
-        if purged > applied.map(|id| id.index()) {
+        if purged > applied {
             return Err(failed(format!(
-                "the stored rows reach up to {:?}, but the log begins after {:?}: the rows are damaged or were \
-                 removed. Move this server's folder away and start it as a new server; its peers have the data",
-                applied.map(|id| id.index()),
-                purged,
+                "the stored rows reach up to {applied:?}, but the log begins after {purged:?}, and there is no \
+                 peer to get them from{}",
+                self.aside(),
             )));
         }
-        Ok((log, Arc::new(rows), known))
+        if !known && applied.is_some() {
+            return Err(failed(format!(
+                "the stored rows reach up to {applied:?}, but the log does not know the group: it was removed. \
+                 What this server promised to its peers is lost with it. Put the folder 'wal' back, or move the \
+                 server's whole folder away and start it as a new server; its peers have the data",
+            )));
+        }
+        Ok((log, rows, known))
+    }
+
+    /// Where damaged rows went, for an error.
+    fn aside(&self) -> String {
+        let aside = self.shared.aside.as_ref();
+        aside
+            .map_or_else(String::new, |aside| format!("; the damaged rows were moved to {}", aside.display()))
     }
 
     pub(crate) fn register(
@@ -318,14 +343,14 @@ impl ReplicaHost {
 async fn open_sled(
     threads: &Arc<dyn Blocking>,
     folder: PathBuf,
-) -> Result<Arc<dyn CheckpointStore>, StartError> {
+) -> Result<(Arc<dyn CheckpointStore>, Option<PathBuf>), StartError> {
     let failed = |error: &dyn std::fmt::Display| StartError::Store(error.to_string());
-    let opened = blocking(threads, move || SledStore::open(&SledOptions::new(folder))).await;
-    let store = opened.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
-    Ok(Arc::new(store))
+    let opened = blocking(threads, move || SledStore::open_or_reset(&SledOptions::new(folder))).await;
+    let (store, aside) = opened.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+    Ok((Arc::new(store), aside))
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,10 +1,10 @@
 //! Whose data a folder holds.
 //!
-//! A small text file, written before anything else in the folder, says which role and which server it
-//! belongs to, and of which cluster once that is known. A server that finds another's refuses to start,
+//! A small text file with a checksum, written before anything else in the folder, says which role and which
+//! server it belongs to, and of which cluster once that is known. A server that finds another's refuses to start,
 //! so that a wrong path or a volume mounted in the wrong place can't mix two servers' data.
 
-use afdg_runtime::{Disk, FolderLock};
+use afdg_runtime::{Disk, FolderLock, seal, unseal};
 use afdg_types::ClusterId;
 use bytes::Bytes;
 use std::{
@@ -16,8 +16,9 @@ use std::{
 const FILE: &str = "IDENTITY";
 /// Found in the root of a freshly made file system.
 const IGNORED: &[&str] = &["lost+found"];
-/// Version of the folder's layout.
-const FORMAT_VERSION: u32 = 1;
+/// Version of the folder's layout. The first had no checksum in this file.
+const FORMAT_VERSION: u32 = 2;
+const FIRST_SEALED_VERSION: u32 = 2;
 const FILE_BYTES_MAX: usize = 4_096;
 
 /// What the file says. As long as it or its lock lives, no other server uses the folder.
@@ -26,7 +27,6 @@ pub struct Identity {
     pub role: String,
     /// Names the server among those of its role.
     pub server: String,
-    pub format_version: u32,
     pub cluster: Option<ClusterId>,
     folder: PathBuf,
     lock: Arc<dyn FolderLock>,
@@ -85,7 +85,6 @@ impl Identity {
                 let new = Identity {
                     role: role.to_owned(),
                     server: server.to_owned(),
-                    format_version: FORMAT_VERSION,
                     cluster: None,
                     folder: folder.to_owned(),
                     lock,
@@ -120,15 +119,14 @@ impl Identity {
     }
 
     async fn write(&self, disk: &dyn Disk) -> Result<(), IdentityError> {
-        let content = Bytes::from(self.render());
-        disk.write(&self.folder.join(FILE), content)
+        disk.write(&self.folder.join(FILE), self.render())
             .await
             .map_err(|error| IdentityError::Io { folder: self.folder.display().to_string(), error })
     }
 
-    fn render(&self) -> String {
+    fn render(&self) -> Bytes {
         let cluster = self.cluster.as_ref().map(|id| format!("cluster = {id}\n")).unwrap_or_default();
-        format!("format = {}\nrole = {}\nserver = {}\n{cluster}", self.format_version, self.role, self.server)
+        seal(&format!("format = {FORMAT_VERSION}\nrole = {}\nserver = {}\n{cluster}", self.role, self.server))
     }
 
     /// Keeps others out of the folder; to be held until the server has stopped.
@@ -145,7 +143,7 @@ impl Identity {
         if content.len() > FILE_BYTES_MAX {
             return Err(malformed("it is too long"));
         }
-        let text = std::str::from_utf8(content).map_err(|_| malformed("it is no text"))?;
+        let (text, sealed) = unseal(content).map_err(|error| malformed(&error.to_string()))?;
         let value_of = |key: &str| {
             let mut lines = text.lines().filter_map(|line| line.split_once('='));
             lines.find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim().to_owned())
@@ -155,10 +153,12 @@ impl Identity {
         if format_version > FORMAT_VERSION {
             return Err(IdentityError::Newer { folder: name, found: format_version, known: FORMAT_VERSION });
         }
+        if format_version >= FIRST_SEALED_VERSION && !sealed {
+            return Err(malformed("it has no checksum: it was damaged, or changed by hand"));
+        }
         Ok(Identity {
             role: value_of("role").ok_or_else(|| malformed("'role' is missing"))?,
             server: value_of("server").ok_or_else(|| malformed("'server' is missing"))?,
-            format_version,
             cluster: value_of("cluster").map(ClusterId),
             folder: folder.to_owned(),
             lock,
@@ -205,9 +205,13 @@ mod tests {
         assert!(matches!(open().await, Err(IdentityError::Stranger { .. })));
         std::fs::remove_file(folder.path().join("photo.jpg")).unwrap();
         open().await.unwrap();
-        std::fs::write(folder.path().join(FILE), b"format = 2\nrole = catalog\nserver = 1\n").unwrap();
-        assert!(matches!(open().await, Err(IdentityError::Newer { found: 2, known: 1, .. })));
-        for content in [&b""[..], b"\xff", b"format = x", b"format = 1\nrole = catalog"] {
+        std::fs::write(folder.path().join(FILE), b"format = 3\nrole = catalog\nserver = 1\n").unwrap();
+        assert!(matches!(open().await, Err(IdentityError::Newer { found: 3, known: 2, .. })));
+        std::fs::write(folder.path().join(FILE), b"format = 1\nrole = catalog\nserver = 1\n").unwrap();
+        open().await.unwrap();
+        let unsealed = &b"format = 2\nrole = catalog\nserver = 1\n"[..];
+        let damaged = b"format = 2\nrole = catalog\nserver = 1\ncrc32c = 00000000\n";
+        for content in [&b""[..], b"\xff", b"format = x", b"format = 1\nrole = catalog", unsealed, damaged] {
             std::fs::write(folder.path().join(FILE), content).unwrap();
             assert!(matches!(open().await, Err(IdentityError::Malformed { .. })), "{content:?}");
         }

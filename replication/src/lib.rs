@@ -23,6 +23,7 @@ mod log_store;
 mod machine;
 mod peers;
 mod raft_types;
+mod rebuild;
 mod replica;
 pub mod row_store;
 mod state_machine;

@@ -8,7 +8,7 @@ use crate::{
     machine::{Machine, Observer, Position},
     peers::{GroupHandler, SnapshotHeader},
     raft_types::{CommandBytes, Types},
-    row_store::RowStore,
+    row_store::{RowSnapshot, RowStore},
     state_machine::{SnapshotRows, StateMachine},
 };
 use afdg_proto::pb::internal::PeerKind;
@@ -116,7 +116,7 @@ impl<M: Machine> Replica<M> {
             tokio::time::sleep_until(votes_from).await;
             elections.runtime_config().elect(true);
         });
-        let handler = Handler { raft: replica.raft.clone(), votes_from };
+        let handler = Handler { raft: replica.raft.clone(), rows: Arc::clone(&replica.rows), votes_from };
         host.register(group, Arc::new(handler), Arc::new(replica.clone()));
         Ok(replica)
     }
@@ -351,6 +351,7 @@ fn watch_lead<M: Machine>(host: &ReplicaHost, group: u64, raft: &MachineRaft<M>)
 
 struct Handler<M: Machine> {
     raft: MachineRaft<M>,
+    rows: Arc<RowStore>,
     /// Before it stopped this replica may have promised a leader to vote for nobody else for a while; the
     /// leader reads by that promise, and openraft does not remember it.
     votes_from: Instant,
@@ -412,5 +413,9 @@ impl<M: Machine> GroupHandler for Handler<M> {
             Ok(codec::encode_vote(&response.vote))
         }
         .boxed()
+    }
+
+    fn snapshot(&self) -> RowSnapshot {
+        self.rows.snapshot()
     }
 }

@@ -10,6 +10,7 @@ mod entropy;
 mod gather;
 mod net;
 pub mod process;
+mod sealed;
 mod serve;
 mod tasks;
 
@@ -19,6 +20,7 @@ pub use disk::{AppendFile, Disk, FolderLock, RealDisk};
 pub use entropy::{Entropy, SystemEntropy};
 pub use gather::gather;
 pub use net::{BoxIo, Incoming, Io, Listener, Net, TcpNet, channel_to};
+pub use sealed::{SealError, seal, unseal};
 pub use serve::serve;
 pub use tasks::{OnEnd, Tasks};
 

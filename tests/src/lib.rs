@@ -1,12 +1,14 @@
 //! What tests of whole grids share: a grid in one process, a grid of real processes, plain gRPC clients,
 //! and a checker of the histories that these record.
 
+pub mod afdg;
 pub mod client;
 pub mod cluster;
 pub mod decoders;
 pub mod linearizability;
 pub mod load;
 pub mod persistent;
+pub mod preload;
 pub mod processes;
 pub mod register;
 pub mod stalls;

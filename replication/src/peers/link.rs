@@ -1,8 +1,11 @@
 //! A connection to one peer, shared by all groups.
 
-use super::frames::frames;
+use super::{
+    frames::frames,
+    snapshot::{self, SnapshotHeader},
+};
 use afdg_proto::{
-    pb::internal::{PeerKind, PeerMessage, SnapshotChunk, peer_client::PeerClient},
+    pb::internal::{PeerKind, PeerMessage, SnapshotChunk, SnapshotRequest, peer_client::PeerClient},
     peer_auth::{PeerToken, ShowToken},
 };
 use afdg_runtime::{Net, channel_to};
@@ -91,6 +94,22 @@ impl Links {
             why: status.message().to_owned(),
         })?;
         Ok(installed.into_inner().response)
+    }
+
+    /// Asks for the rows of a group as the peer has applied them.
+    pub async fn fetch_snapshot(
+        &self,
+        address: &str,
+        to: u64,
+        group: u64,
+    ) -> Result<(SnapshotHeader, Vec<Bytes>), RequestError> {
+        let refused = |why: &str| RequestError::Refused { address: address.to_owned(), why: why.to_owned() };
+        let mut client = self.client(address)?;
+        let fetched = client.fetch_snapshot(SnapshotRequest { group, to }).await;
+        let parts = fetched.map_err(|status| refused(status.message()))?.into_inner();
+        let (_, header, chunks) =
+            snapshot::receive(parts).await.map_err(|status| refused(status.message()))?;
+        Ok((header, chunks))
     }
 
     fn client(&self, address: &str) -> Result<Client, RequestError> {

@@ -1,14 +1,15 @@
 //! openraft's view of a link: requests of one group to one peer.
 
-use super::link::{Answer, Links, RequestError};
+use super::{
+    link::{Answer, Links, RequestError},
+    snapshot,
+};
 use crate::{
     codec,
     raft_types::{AppendRequest, AppendResponse, LogId, Types, Vote, VoteRequest, VoteResponse},
-    row_store::RowSnapshot,
     state_machine::SnapshotRows,
 };
 use afdg_proto::pb::internal::{PeerKind, SnapshotChunk};
-use afdg_types::planted::{Bug, planted};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream::BoxStream};
 use openraft::{
@@ -25,8 +26,6 @@ use std::{future::Future, time::Duration};
 const APPENDS_IN_FLIGHT_MAX: usize = 32;
 /// A peer that has not answered an append by then is taken for gone.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
-/// Target size of one chunk of a snapshot.
-const SNAPSHOT_CHUNK_BYTES: usize = 1024 * 1024;
 
 /// Makes the networks of one group.
 #[derive(Clone)]
@@ -204,10 +203,9 @@ impl RaftNetworkV2<Types> for PeerNetwork {
             to: self.target,
             vote: codec::encode_vote(&vote),
             meta: mark,
-            rows: Bytes::new(),
-            checksum: None,
+            ..SnapshotChunk::default()
         };
-        let sent = self.links.snapshot(&self.address, chunks(head, rows));
+        let sent = self.links.snapshot(&self.address, snapshot::send(head, rows));
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
             result = tokio::time::timeout(option.hard_ttl(), sent) => {
@@ -221,42 +219,4 @@ impl RaftNetworkV2<Types> for PeerNetwork {
     fn backoff(&self) -> Option<Backoff> {
         None
     }
-}
-
-/// A region's rows without its replies, whose keys begin with 0x30 to 0x32.
-fn without_replies(rows: Vec<(Bytes, Bytes)>) -> Vec<(Bytes, Bytes)> {
-    rows.into_iter().filter(|(key, _)| !matches!(key.first(), Some(0x30..=0x32))).collect()
-}
-
-/// The header, then all rows in chunks; the last chunk carries the checksum of all of them.
-fn chunks(head: SnapshotChunk, rows: RowSnapshot) -> impl Stream<Item = SnapshotChunk> + Send + 'static {
-    enum State {
-        Head(SnapshotChunk, RowSnapshot),
-        Rows(RowSnapshot, u32),
-        End,
-    }
-    futures::stream::unfold(State::Head(head, rows), |state| async move {
-        match state {
-            State::Head(head, rows) => Some((head, State::Rows(rows, 0))),
-            State::Rows(mut rows, checksum) => {
-                let part = match rows.next_rows(SNAPSHOT_CHUNK_BYTES) {
-                    Ok(part) => part,
-                    Err(error) => {
-                        // Without its checksum the receiver refuses what it got.
-                        tracing::error!(%error, "a snapshot could not be read to its end");
-                        return None;
-                    }
-                };
-                if part.is_empty() {
-                    let end = SnapshotChunk { checksum: Some(checksum), ..SnapshotChunk::default() };
-                    return Some((end, State::End));
-                }
-                let part = if planted(Bug::SnapshotWithoutReplies) { without_replies(part) } else { part };
-                let bytes = codec::encode_rows(&part);
-                let checksum = crc32c::crc32c_append(checksum, &bytes);
-                Some((SnapshotChunk { rows: bytes, ..SnapshotChunk::default() }, State::Rows(rows, checksum)))
-            }
-            State::End => None,
-        }
-    })
 }

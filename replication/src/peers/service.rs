@@ -1,9 +1,13 @@
 //! The receiving end: hands requests of peers to the replicas of their groups.
 
-use super::frames::frames;
+use super::{
+    frames::frames,
+    snapshot::{self, SnapshotHeader},
+};
+use crate::row_store::RowSnapshot;
 use afdg_proto::{
     pb::internal::{
-        PeerFrame, PeerKind, PeerMessage, SnapshotChunk, SnapshotInstalled,
+        PeerFrame, PeerKind, PeerMessage, SnapshotChunk, SnapshotInstalled, SnapshotRequest,
         peer_server::{Peer, PeerServer},
     },
     peer_auth::{DemandToken, PeerToken},
@@ -22,9 +26,6 @@ use tonic::{Request, Response, Status, Streaming, service::interceptor::Intercep
 
 /// Requests of one connection under way at the same time; past it, reading pauses.
 const CONNECTION_REQUESTS_MAX: usize = 4_096;
-/// Largest snapshot that a replica takes in; it is checked whole before anything is replaced.
-const SNAPSHOT_BYTES_MAX: usize = 2 * 1024 * 1024 * 1024;
-
 /// A replica as its peers see it.
 pub trait GroupHandler: Send + Sync + 'static {
     /// Handles one request. What must keep its order is handed on before the future first waits.
@@ -34,13 +35,8 @@ pub trait GroupHandler: Send + Sync + 'static {
         header: SnapshotHeader,
         chunks: Vec<Bytes>,
     ) -> BoxFuture<'static, Result<Bytes, String>>;
-}
-
-/// What a snapshot begins with.
-#[derive(Clone, Debug)]
-pub struct SnapshotHeader {
-    pub vote: Bytes,
-    pub meta: Bytes,
+    /// What is applied here now.
+    fn snapshot(&self) -> RowSnapshot;
 }
 
 /// The groups of one server. Cheap to clone.
@@ -116,6 +112,7 @@ impl Receiver {
 #[tonic::async_trait]
 impl Peer for Receiver {
     type ExchangeStream = Pin<Box<dyn Stream<Item = Result<PeerFrame, Status>> + Send>>;
+    type FetchSnapshotStream = Pin<Box<dyn Stream<Item = Result<SnapshotChunk, Status>> + Send>>;
 
     async fn exchange(
         &self,
@@ -131,14 +128,27 @@ impl Peer for Receiver {
         request: Request<Streaming<SnapshotChunk>>,
     ) -> Result<Response<SnapshotInstalled>, Status> {
         let ((to, group), header, chunks) =
-            receive_snapshot(request.into_inner()).await.map_err(|status| *status)?;
+            snapshot::receive(request.into_inner()).await.map_err(|status| *status)?;
         let handler = self.group(to, group).map_err(refuse)?;
         let response = handler.install_snapshot(header, chunks).await.map_err(refuse)?;
         Ok(Response::new(SnapshotInstalled { response }))
     }
+
+    async fn fetch_snapshot(
+        &self,
+        request: Request<SnapshotRequest>,
+    ) -> Result<Response<Self::FetchSnapshotStream>, Status> {
+        let SnapshotRequest { group, to } = request.into_inner();
+        let rows = self.group(to, group).map_err(refuse)?.snapshot();
+        let Some(meta) = rows.mark().cloned() else {
+            return Err(refuse("nothing was applied here yet".into()));
+        };
+        let head = SnapshotChunk { group, meta, ..SnapshotChunk::default() };
+        Ok(Response::new(Box::pin(snapshot::send(head, rows).map(Ok))))
+    }
 }
 
-fn refuse(why: String) -> Status {
+pub(super) fn refuse(why: String) -> Status {
     of_grid_error(&GridError::new(Reason::InvalidRequest, why))
 }
 
@@ -163,37 +173,5 @@ async fn serve_connection(
                 Ok(None) | Err(_) => return,
             },
         }
-    }
-}
-
-async fn receive_snapshot(
-    mut parts: Streaming<SnapshotChunk>,
-) -> Result<((u64, u64), SnapshotHeader, Vec<Bytes>), Box<Status>> {
-    let head = parts
-        .message()
-        .await
-        .map_err(Box::new)?
-        .ok_or_else(|| Box::new(refuse("the snapshot is empty".into())))?;
-    let mut chunks = Vec::new();
-    let mut bytes = 0;
-    let mut checksum = 0;
-    loop {
-        let Some(part) = parts.message().await.map_err(Box::new)? else {
-            return Err(Box::new(refuse("the snapshot broke off".into())));
-        };
-        if let Some(expected) = part.checksum {
-            if expected != checksum {
-                return Err(Box::new(refuse(format!(
-                    "the snapshot's checksum is {checksum:08x}, not {expected:08x}"
-                ))));
-            }
-            return Ok(((head.to, head.group), SnapshotHeader { vote: head.vote, meta: head.meta }, chunks));
-        }
-        bytes += part.rows.len();
-        if bytes > SNAPSHOT_BYTES_MAX {
-            return Err(Box::new(refuse(format!("the snapshot has more than {SNAPSHOT_BYTES_MAX} bytes"))));
-        }
-        checksum = crc32c::crc32c_append(checksum, &part.rows);
-        chunks.push(part.rows);
     }
 }

@@ -19,6 +19,7 @@ mod rows;
 mod sled_store;
 mod sled_tree;
 mod snapshot;
+mod sum;
 mod table;
 #[cfg(test)]
 mod tests;

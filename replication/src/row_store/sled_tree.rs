@@ -2,24 +2,26 @@
 //!
 //! Keys: `2` + a block's bound -> the block ([`super::blocks`]); `0` + `mark` -> the mark; `0` + `redo` +
 //! number u32 big endian -> a part of a large batch; `0` + `todo` -> the mark of a batch whose parts are
-//! all there. The first version had `1` + a row's key -> the row's value; such rows are packed when the
-//! tree is opened.
+//! all there; `0` + `sum` -> what the blocks add up to ([`super::sum`]), which is counted again when the
+//! tree is opened. Versions before had no sum, and the first one had `1` + a row's key -> the row's value;
+//! such rows are packed when the tree is opened.
 //!
 //! sled applies a batch under one lock of the whole process, some 14 us a value, and every read waits for
 //! it: a large checkpoint would stop all groups. So a large batch is first written as a few large values
-//! and made durable, then applied block by block, which stops nobody, and repeated from those values if a
-//! crash came between. Repeating it is harmless: it puts the same rows.
+//! and made durable, then applied a few blocks at a time, and repeated from those values if a crash came
+//! between. Repeating it is harmless: it puts the same rows.
 
 use super::{
     Change, CheckpointTree, StoreError, TreeReplacement,
     blocks::{self, Block, BlockRows},
     sled_store::Shared,
+    sum::BlockSum,
 };
 use bytes::{Buf, BufMut, Bytes};
 use sled::IVec;
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak},
 };
 
 /// A batch up to this goes through sled's own: about 2 ms of its lock.
@@ -27,9 +29,13 @@ const BATCH_ROWS_MAX: usize = 128;
 /// A part of a larger batch takes rows until it has this much: small to sled, large next to a row.
 const REDO_BYTES: usize = 64 << 10;
 
+/// Blocks of a larger batch that are rewritten at a time.
+const LUMP_BLOCKS: usize = 16;
+
 const MARK: &[u8] = b"\0mark";
 const REDO: &[u8] = b"\0redo";
 const TODO: &[u8] = b"\0todo";
+const SUM: &[u8] = b"\0sum";
 /// Before a row's key in the first version.
 const ROW: u8 = 1;
 /// Before a block's bound.
@@ -46,6 +52,8 @@ pub(super) struct SledTree {
     /// Weak, since the store holds its trees.
     store: Weak<Shared>,
     last_keys: LastKeys,
+    /// As it stands in the tree.
+    sum: Mutex<BlockSum>,
 }
 
 /// For each first byte of keys, a key that no row's is greater than. Ids are mostly looked up to find that
@@ -73,9 +81,11 @@ struct SledReplacement {
     store: Arc<Shared>,
 }
 
-/// What one block becomes: bounds and blocks, and whether the block at `bound` goes.
+/// What one block becomes.
 struct Rewritten {
     bound: Vec<u8>,
+    /// Empty if there was none.
+    old: Bytes,
     blocks: Vec<Block>,
 }
 
@@ -87,6 +97,29 @@ impl Rewritten {
         let gone = (!keeps_bound).then(|| (block_key(&self.bound), None));
         let kept = self.blocks.iter().rev();
         kept.map(|(bound, block)| (block_key(bound), Some(block.as_slice()))).chain(gone)
+    }
+}
+
+/// Blocks that are written in one step, with what all blocks add up to after it.
+struct Lump {
+    batch: sled::Batch,
+    rewritten: usize,
+    sum: BlockSum,
+}
+
+impl Lump {
+    fn add(&mut self, rewritten: &Rewritten) {
+        for (key, block) in rewritten.writes() {
+            match block {
+                Some(block) => self.batch.insert(key, block),
+                None => self.batch.remove(key),
+            }
+        }
+        if !rewritten.old.is_empty() {
+            self.sum.take_away(&rewritten.bound, &rewritten.old);
+        }
+        rewritten.blocks.iter().for_each(|(bound, block)| self.sum.add(bound, block));
+        self.rewritten += 1;
     }
 }
 
@@ -120,8 +153,9 @@ impl SledTree {
     pub fn open(store: &Arc<Shared>, group: u64, generation: u64) -> Result<SledTree, StoreError> {
         let opened = store.db.open_tree(name(group, generation));
         let tree = opened.map_err(failing(Arc::downgrade(store), "open the rows", group))?;
-        let last_keys = LastKeys::default();
-        let tree = SledTree { tree, group, generation, store: Arc::downgrade(store), last_keys };
+        let (last_keys, sum) = Default::default();
+        let tree = SledTree { tree, group, generation, store: Arc::downgrade(store), last_keys, sum };
+        tree.check_sum()?;
         tree.pack_rows()?;
         tree.redo()?;
         tree.read_last_keys()?;
@@ -143,6 +177,38 @@ impl SledTree {
 
     fn writing(&self) -> impl FnOnce(sled::Error) -> StoreError + use<> {
         failing(self.store.clone(), "write the rows", self.group)
+    }
+
+    fn sum(&self) -> MutexGuard<'_, BlockSum> {
+        self.sum.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads all blocks, and refuses a tree that is not whole.
+    fn check_sum(&self) -> Result<(), StoreError> {
+        let mut counted = BlockSum::default();
+        for block in self.tree.range([BLOCK].as_slice()..BLOCKS_END) {
+            let (bound, block) = block.map_err(self.reading())?;
+            counted.add(&bound[1..], &block);
+        }
+        if let Some(written) = self.tree.get(SUM).map_err(self.reading())? {
+            counted.check(self.group, BlockSum::decode(&written)?)?;
+        }
+        *self.sum() = counted;
+        Ok(())
+    }
+
+    fn begin_lump(&self) -> Lump {
+        Lump { batch: sled::Batch::default(), rewritten: 0, sum: *self.sum() }
+    }
+
+    /// The lump is empty then, for the next blocks.
+    fn write_lump(&self, lump: &mut Lump) -> Result<(), StoreError> {
+        let mut batch = std::mem::take(&mut lump.batch);
+        batch.insert(SUM, lump.sum.encode());
+        self.tree.apply_batch(batch).map_err(self.writing())?;
+        *self.sum() = lump.sum;
+        lump.rewritten = 0;
+        Ok(())
     }
 
     /// The block that `key` belongs to, and its bound; empty if there is none.
@@ -180,25 +246,24 @@ impl SledTree {
                 .iter()
                 .filter(|(_, value)| value.is_some())
                 .for_each(|(key, _)| self.last_keys.raise(key));
-            let blocks = blocks::rewrite(&bound, end.as_deref(), block, changed.iter())?;
-            write(&Rewritten { bound, blocks })?;
+            let blocks = blocks::rewrite(&bound, end.as_deref(), block.clone(), changed.iter())?;
+            write(&Rewritten { bound, old: block, blocks })?;
             left = rest;
         }
         Ok(())
     }
 
-    /// Makes the changes block by block.
+    /// Makes the changes, a few blocks at a time.
     fn change(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let mut lump = self.begin_lump();
         self.rewrite(changes, |rewritten| {
-            for (key, block) in rewritten.writes() {
-                let changed = match block {
-                    Some(block) => self.tree.insert(key, block),
-                    None => self.tree.remove(key),
-                };
-                changed.map_err(self.writing())?;
+            lump.add(rewritten);
+            if lump.rewritten == LUMP_BLOCKS {
+                self.write_lump(&mut lump)?;
             }
             Ok(())
-        })
+        })?;
+        if lump.rewritten == 0 { Ok(()) } else { self.write_lump(&mut lump) }
     }
 
     /// Packs what the first version wrote, a few thousand rows at a time. After a crash it goes on: a row
@@ -350,18 +415,13 @@ impl CheckpointTree for SledTree {
         if batch.len() > BATCH_ROWS_MAX {
             return self.apply_large(&batch, &mark);
         }
-        let mut all = sled::Batch::default();
+        let mut all = self.begin_lump();
         self.rewrite(&batch, |rewritten| {
-            for (key, block) in rewritten.writes() {
-                match block {
-                    Some(block) => all.insert(key, block),
-                    None => all.remove(key),
-                }
-            }
+            all.add(rewritten);
             Ok(())
         })?;
-        all.insert(MARK, &mark[..]);
-        self.tree.apply_batch(all).map_err(self.writing())
+        all.batch.insert(MARK, &mark[..]);
+        self.write_lump(&mut all)
     }
 
     fn mark(&self) -> Result<Option<Bytes>, StoreError> {

@@ -2,6 +2,7 @@
 
 mod codec;
 mod codec_frozen;
+mod damage;
 mod log_store;
 mod openraft_suite;
 mod random;

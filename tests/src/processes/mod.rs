@@ -123,6 +123,25 @@ impl Processes {
         self.processes.keys().filter(|name| is_of_kind(name)).cloned().collect()
     }
 
+    /// Of all that were started and whose end was not asked for since.
+    pub fn names_that_run(&self) -> Vec<String> {
+        self.processes
+            .iter()
+            .filter(|(_, process)| process.is_running())
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// What a process is started with from now on.
+    pub fn set_environment(
+        &mut self,
+        name: &str,
+        environment: Vec<(String, OsString)>,
+    ) -> anyhow::Result<()> {
+        self.process(name)?.set_environment(environment);
+        Ok(())
+    }
+
     /// Where clients call: `http://host:port` of every extension.
     pub fn endpoints(&self) -> Vec<String> {
         self.endpoints.values().cloned().collect()
@@ -261,8 +280,7 @@ impl Processes {
     /// SIGTERM to all that run, each of which has to exit with 0 in time; and the end of the test.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.check_all_run()?;
-        let running: Vec<String> =
-            self.names().into_iter().filter(|name| self.processes[name].is_running()).collect();
+        let running = self.names_that_run();
         for name in &running {
             self.terminate(name)?;
         }

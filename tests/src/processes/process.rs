@@ -35,6 +35,11 @@ impl Process {
         Self { environment, ..self }
     }
 
+    /// For the next start.
+    pub fn set_environment(&mut self, environment: Vec<(String, OsString)>) {
+        self.environment = environment;
+    }
+
     pub fn start(&mut self) -> anyhow::Result<()> {
         if self.is_running() {
             bail!("it runs already");

@@ -34,7 +34,7 @@ fn a_large_batch_is_completed_or_left_out_after_a_crash_at_any_step() {
         let rows = rows.iter().filter_map(|(key, value)| Some((key.clone(), value.clone()?)));
         assert!(tree.scan(b"", None, usize::MAX).unwrap().into_iter().eq(rows));
         let tree = SledTree::open(&store.shared, 1, 1).unwrap();
-        assert_eq!(tree.tree.scan_prefix([0]).count(), 1, "the mark alone is left of all that");
+        assert_eq!(tree.tree.scan_prefix([0]).count(), 2, "the mark and the sum alone are left of all that");
     }
 }
 
@@ -68,19 +68,20 @@ fn rows_of_version_1_are_packed_when_a_tree_is_opened() {
     let rows = vec![("key".into(), "value".into()), ("other".into(), "".into())];
     assert_eq!(tree.scan(b"", None, usize::MAX).unwrap(), rows);
     let stored = store.shared.db.open_tree("group-258-1").unwrap();
-    assert_eq!(stored.len(), 2, "the mark and one block");
+    assert_eq!(stored.len(), 3, "the mark, the sum and one block");
 }
 
 /// Never edit the bytes: they stand for stores that exist.
 #[test]
-fn the_bytes_of_version_2_are_frozen() {
+fn the_bytes_of_version_3_are_frozen() {
     let folder = tempfile::tempdir().unwrap();
     let store = SledStore::open(&SledOptions::new(folder.path().join("rows"))).unwrap();
     store.tree(258).unwrap().apply(vec![("key".into(), Some("value".into()))], "mark".into()).unwrap();
     let tree = store.shared.db.open_tree("group-258-1").unwrap();
     let rows: Vec<_> = tree.iter().map(|row| row.unwrap()).collect();
     let block = b"\x03\0\0\0key\x05\0\0\0value".into();
-    assert_eq!(rows, [(b"\0mark".into(), b"mark".into()), (b"\x02".into(), block)]);
+    let sum = tree.get(b"\0sum").unwrap().unwrap();
+    assert_eq!(rows, [(b"\0mark".into(), b"mark".into()), (b"\0sum".into(), sum), (b"\x02".into(), block)]);
     let pointer = store.shared.db.get(b"group\0\0\0\0\0\0\x01\x02").unwrap();
     assert_eq!(pointer.as_deref(), Some(&b"\0\0\0\0\0\0\0\x01"[..]));
     let mut part = Vec::new();
@@ -142,8 +143,8 @@ fn a_tree_of_blocks_reads_as_a_map_does() {
     }
 }
 
-/// What a crash in the middle of a split leaves: the second half of a block stands in a new one, and
-/// the block still holds all.
+/// What a crash in the middle of a split left of a store of version 2: the second half of a block stands in
+/// a new one, and the block still holds all.
 fn half_split(store: &SledStore, chance: &mut StdRng) {
     let tree = store.shared.db.open_tree("group-1-1").unwrap();
     let Some(block) = tree.scan_prefix([BLOCK]).choose(chance) else { return };
@@ -154,4 +155,43 @@ fn half_split(store: &SledStore, chance: &mut StdRng) {
     let Some((bound, _)) = half.first() else { return };
     let (_, second) = blocks::rewrite(bound, None, Bytes::new(), half.iter()).unwrap().swap_remove(0);
     tree.insert(block_key(bound), second).unwrap();
+    tree.remove(SUM).unwrap();
+}
+
+/// sled reads such trees without a word.
+#[test]
+fn a_tree_that_is_not_whole_is_refused() {
+    type Damage = fn(&sled::Tree, Vec<(IVec, IVec)>);
+    let damages: [(&str, Damage); 5] = [
+        ("a block is gone", |tree, blocks| assert!(tree.remove(&blocks[1].0).unwrap().is_some())),
+        ("a block is old", |tree, blocks| {
+            tree.insert(&blocks[2].0, &blocks[2].1[..blocks[2].1.len() / 2]).unwrap();
+        }),
+        ("two have changed places", |tree, blocks| {
+            tree.insert(&blocks[0].0, &blocks[1].1).unwrap();
+            tree.insert(&blocks[1].0, &blocks[0].1).unwrap();
+        }),
+        ("all are gone", |tree, blocks| blocks.iter().for_each(|(key, _)| drop(tree.remove(key).unwrap()))),
+        ("the sum is old", |tree, _| drop(tree.insert(SUM, BlockSum::default().encode()).unwrap())),
+    ];
+    for (what, damage) in damages {
+        let folder = tempfile::tempdir().unwrap();
+        let options = SledOptions::new(folder.path().join("rows"));
+        let store = SledStore::open(&options).unwrap();
+        for round in 0..3_u32 {
+            let batch = (0..5_000).map(|n| (change(n).0, Some(round.to_string().into()))).collect();
+            store.tree(1).unwrap().apply(batch, "mark".into()).unwrap();
+        }
+        drop(store);
+        let store = SledStore::open(&options).unwrap();
+        let tree = store.shared.db.open_tree("group-1-1").unwrap();
+        let blocks: Vec<_> = tree.scan_prefix([BLOCK]).map(Result::unwrap).collect();
+        assert!(blocks.len() > 3);
+        damage(&tree, blocks);
+        drop((tree, store));
+        match SledStore::open(&options) {
+            Err(StoreError::Unreadable { reason, .. }) => assert!(reason.contains("add up to"), "{reason}"),
+            opened => panic!("{what}: {:?}", opened.err()),
+        }
+    }
 }

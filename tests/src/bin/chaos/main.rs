@@ -11,7 +11,6 @@
 //!
 //! Exits with 0 if nothing was wrong, 1 if something was, 2 if the run could not take place.
 
-mod afdg;
 mod arguments;
 mod caller;
 mod check;
@@ -28,6 +27,7 @@ mod shim;
 mod small_disk;
 mod workload;
 
+use afdg_tests::afdg;
 use arguments::Arguments;
 use clap::Parser;
 use enclosure::Place;

@@ -1,12 +1,11 @@
 //! The library that is loaded into servers (`shim.c`), and the files through which it is steered.
 
-use anyhow::{Context, bail};
+use afdg_tests::preload;
 use std::{
     ffi::OsString,
     fs::File,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
@@ -30,18 +29,7 @@ pub struct Shim {
 impl Shim {
     /// Compiles it into `folder`.
     pub fn build(folder: &Path, compiler: &Path) -> anyhow::Result<Self> {
-        let (source, library) = (folder.join("shim.c"), folder.join("shim.so"));
-        std::fs::write(&source, SOURCE)?;
-        let mut command = Command::new(compiler);
-        command.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(&source).arg("-ldl");
-        let built = command.output().with_context(|| compiler.display().to_string())?;
-        if !built.status.success() {
-            bail!(
-                "{} did not compile the shim: {}",
-                compiler.display(),
-                String::from_utf8_lossy(&built.stderr)
-            );
-        }
+        let library = preload::compile(SOURCE, "shim", folder, compiler)?;
         Ok(Self { library, folder: folder.to_owned() })
     }
 
@@ -81,7 +69,7 @@ impl Shim {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::Output;
+    use std::process::{Command, Output};
 
     fn run(shim: &Shim, program: &str, arguments: &[&str]) -> Output {
         let environment = shim.environment("one").unwrap();
