@@ -32,6 +32,8 @@ impl fmt::Debug for Substitutes {
 pub trait Witness: Send + Sync + 'static {
     /// A replica starts on a log that holds these entries after the purged ones.
     fn opened(&self, _group: u64, _purged: Position, _entries: &[(Position, Bytes)]) {}
+    /// The rows in the store end before the log begins, so they have to be a peer's.
+    fn lacks_rows(&self, _group: u64) {}
     /// An entry, as it is stored, was put at the end of the log.
     fn appended(&self, _group: u64, _at: Position, _entry: &Bytes) {}
     /// The log was cut: entries from `from` on are gone.

@@ -63,6 +63,8 @@ bugs! {
     UnknownToldAsNothing = "unknown-told-as-nothing";
     /// Conflicting entries are cut off in memory and not on disk.
     TruncateNotWritten = "truncate-not-written";
+    /// A peer's rows take the place of lost ones though they end before the log begins.
+    RebuildBehindLog = "rebuild-behind-log";
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -1,20 +1,26 @@
 //! Whole groups on real files: what a server does whose files were damaged or lost while it was down. It
 //! starts with the rows that its peers have, or it does not start. It never has others.
 
+use super::server::{command, id};
 use crate::{
-    CheckpointPolicy, HostConfig, Machine, Observer, Position, Replica, ReplicaHost, StartError, Substitutes,
-    Timing,
+    CheckpointPolicy, HostConfig, Machine, Observer, Position, Replica, ReplicaHost, RowSnapshot, RowStore,
+    StartError, Substitutes, Timing, codec,
+    peers::{GroupHandler, PeerService, SnapshotHeader},
+    raft_types::StoredMembership,
+    row_store::{CheckpointStore, MemoryStore},
+    wal::{Wal, WalOptions},
 };
-use afdg_proto::peer_auth::PeerToken;
-use afdg_runtime::{Net, Tasks, TcpNet, World, serve};
+use afdg_proto::{pb::internal::PeerKind, peer_auth::PeerToken};
+use afdg_runtime::{Net, RealDisk, Tasks, TcpNet, World, serve};
 use afdg_types::{Rows, RowsError, RowsMut};
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt, future::BoxFuture};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 use tokio::time::Instant;
@@ -223,6 +229,68 @@ async fn rows_that_are_lost_are_a_peers_and_a_log_that_is_lost_is_not() {
     fs::remove_dir_all(without_log.join("wal")).unwrap();
     let why = group.bring_back(&without_log).await.unwrap_err();
     assert!(why.contains("the log does not know the group"), "{why}");
+}
+
+/// Entries that were never committed, since another leader wrote others in their place, and rows that were
+/// made of those others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_contradicts_the_fetched_rows_is_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let wal_folder = folder.path().join("wal");
+    let (wal, _) = Wal::open(Arc::new(RealDisk), wal_folder.clone(), WalOptions::default()).await.unwrap();
+    let entry = |term, index| (index, codec::encode_entry(&command(term, index, "old=1")));
+    let (done, appended) = tokio::sync::oneshot::channel();
+    wal.append(GROUP, (0..=9).map(|index| entry(1, index)).collect(), Box::new(|result| done.send(result).unwrap()));
+    appended.await.unwrap().unwrap();
+    wal.purge(GROUP, 5, codec::encode_log_id(Some(&id(1, 5))));
+    wal.close().await;
+
+    let rows = Arc::new(RowStore::open(MemoryStore::default().tree(GROUP).unwrap()).unwrap());
+    let mark = codec::encode_mark(Some(&id(2, 7)), &StoredMembership::default());
+    rows.write(vec![("new".into(), Some("2".into()))], mark);
+    let peers = PeerService::default();
+    peers.add(GROUP, Arc::new(OnlyRows(rows)));
+    let listener = TcpNet.bind("127.0.0.1:0").await.unwrap();
+    let addresses = BTreeMap::from([
+        (1, listener.local_address().unwrap().to_string()),
+        (2, "127.0.0.1:0".to_owned()),
+    ]);
+    let token = PeerToken::new("secret").unwrap();
+    let router = tonic::transport::Server::builder().add_service(peers.endpoint(1, token));
+    let tasks = Tasks::new();
+    let draining = tasks.draining();
+    tokio::spawn(async move { serve(router, listener, draining).await.unwrap() });
+
+    let server = Server::start(folder.path(), 2, &addresses).await.unwrap();
+    assert_eq!(server.rows(), [("new".into(), "2".into())]);
+    assert_eq!(server.replica.applied(), Position { term: 2, index: 7 });
+    server.stop().await;
+    tasks.drain(LIMIT).await;
+    let (wal, found) = Wal::open(Arc::new(RealDisk), wal_folder, WalOptions::default()).await.unwrap();
+    let found = &found[&GROUP];
+    assert!(found.entries.iter().all(|(index, _)| *index < 7), "{found:?}");
+    wal.close().await;
+}
+
+/// A peer that gives its rows and does nothing else.
+struct OnlyRows(Arc<RowStore>);
+
+impl GroupHandler for OnlyRows {
+    fn handle(&self, _: PeerKind, _: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
+        futures::future::ready(Err("only rows".to_owned())).boxed()
+    }
+
+    fn install_snapshot(
+        &self,
+        _: SnapshotHeader,
+        _: Vec<Bytes>,
+    ) -> BoxFuture<'static, Result<Bytes, String>> {
+        futures::future::ready(Err("only rows".to_owned())).boxed()
+    }
+
+    fn snapshot(&self) -> RowSnapshot {
+        self.0.snapshot()
+    }
 }
 
 /// Nobody but this server has its rows, so nothing may be thrown away.

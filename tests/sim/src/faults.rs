@@ -28,6 +28,7 @@ enum Fault {
     Reset,
     DiskErrors,
     SlowDisk,
+    LoseRows,
     ClockJump,
 }
 
@@ -46,6 +47,7 @@ const FAULTS: &[(Fault, u32, &str)] = &[
     (Fault::Reset, 2, "resets"),
     (Fault::DiskErrors, 2, "disks that fail"),
     (Fault::SlowDisk, 2, "slow disks"),
+    (Fault::LoseRows, 2, "rows lost"),
     (Fault::ClockJump, 3, "clock jumps"),
 ];
 
@@ -55,11 +57,13 @@ pub struct Faults {
     next_at: u64,
     /// Links are healed then.
     heal_at: Option<u64>,
+    /// Only once: peers have what one server lost, and nobody has what all have lost.
+    has_lost_rows: bool,
 }
 
 impl Faults {
     pub fn new(chance: StdRng, referee: Referee) -> Self {
-        Self { chance, referee, next_at: 0, heal_at: None }
+        Self { chance, referee, next_at: 0, heal_at: None, has_lost_rows: false }
     }
 
     fn ms(&mut self, range: Range<u64>) -> u64 {
@@ -193,6 +197,14 @@ impl Faults {
                 let latency = Duration::from_nanos(self.ms(5..150));
                 events.note(&hosts[one].name, format_args!("the disk takes {latency:?}"));
                 hosts[one].disk.set_latency(latency);
+            }
+            Fault::LoseRows => {
+                if one < CATALOGS + NODES && !std::mem::replace(&mut self.has_lost_rows, true) {
+                    self.kill(&mut hosts[one], now_ns);
+                    events.note(&hosts[one].name, format_args!("loses its rows"));
+                    self.referee.rows_lost(&hosts[one].name);
+                    hosts[one].store.lose();
+                }
             }
             Fault::ClockJump => {
                 let offset = self.chance.random_range(-20_000..20_000);

@@ -13,7 +13,7 @@ use crate::{
 use afdg_replication::{Position, RowStore};
 use bytes::Bytes;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -31,6 +31,8 @@ struct Shared {
     groups: BTreeMap<u64, Group>,
     /// Who was the last to lead each group.
     leaders: BTreeMap<u64, String>,
+    /// Whose rows a fault has lost.
+    lost_rows: BTreeSet<String>,
 }
 
 /// A log as its owner sees it.
@@ -61,8 +63,8 @@ impl Group {
 
 impl Referee {
     pub fn new(events: Events) -> Self {
-        let shared =
-            Shared { events, logs: BTreeMap::new(), groups: BTreeMap::new(), leaders: BTreeMap::new() };
+        let (logs, groups, leaders, lost_rows) = Default::default();
+        let shared = Shared { events, logs, groups, leaders, lost_rows };
         Self { shared: Arc::new(Mutex::new(shared)) }
     }
 
@@ -84,6 +86,21 @@ impl Referee {
         shared.logs.insert((host.to_owned(), group), log);
         for (at, entry) in entries {
             shared.append(host, group, *at, entry);
+        }
+    }
+
+    pub fn rows_lost(&self, host: &str) {
+        self.lock().lost_rows.insert(host.to_owned());
+    }
+
+    /// What was checkpointed has to be there, but for the faults.
+    pub fn lacks_rows(&self, host: &str, group: u64) {
+        let shared = self.lock();
+        shared.events.note(host, format_args!("lacks the rows of group {group}"));
+        shared.events.count("rows rebuilt from a peer");
+        if !shared.lost_rows.contains(host) {
+            let what = format_args!("{host}: the rows of group {group} end before the log begins");
+            shared.events.violation("servers start and go on", what);
         }
     }
 

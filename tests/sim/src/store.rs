@@ -101,6 +101,13 @@ impl SimStore {
         shared.durable = durable;
     }
 
+    /// All rows are gone, as if the folder had been set aside.
+    pub fn lose(&self) {
+        let mut shared = self.lock();
+        (shared.now, shared.durable) = Default::default();
+        shared.since.clear();
+    }
+
     fn step(&self, group: u64, step: Step) {
         let mut shared = self.lock();
         step.apply(group, &mut shared.now);

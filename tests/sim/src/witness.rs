@@ -22,6 +22,10 @@ impl Witness for HostWitness {
         self.referee.opened(&self.host, group, purged, entries);
     }
 
+    fn lacks_rows(&self, group: u64) {
+        self.referee.lacks_rows(&self.host, group);
+    }
+
     fn appended(&self, group: u64, at: Position, entry: &Bytes) {
         self.referee.appended(&self.host, group, at, entry);
     }
