@@ -48,7 +48,8 @@ impl CatalogConfig {
     pub const DEAD_AFTER_MS_DEFAULT: u64 = 60_000;
     pub const DRAIN_MS_MAX_DEFAULT: u64 = 10_000;
 
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+    /// An error names the first value that can't be.
+    pub fn check(&self) -> Result<(), ConfigError> {
         let wrong = |field, problem: String| Err(ConfigError { field, problem });
         if !matches!(self.servers.len(), 1 | 3 | 5) {
             return wrong("servers", format!("must be 1, 3 or 5; got {}", self.servers.len()));
@@ -64,8 +65,10 @@ impl CatalogConfig {
         if replicas > REPLICAS_MAX || replicas.is_multiple_of(2) {
             return wrong("bootstrap.replicas", format!("must be 1, 3 or {REPLICAS_MAX}; got {replicas}"));
         }
-        if nodes == 0 {
-            return wrong("bootstrap.nodes", "must be at least 1; got 0".to_owned());
+        // Regions are placed once: one that begins with fewer replicas would keep them.
+        if nodes < u32::from(replicas) {
+            let problem = format!("must be at least bootstrap.replicas, {replicas}; got {nodes}");
+            return wrong("bootstrap.nodes", problem);
         }
         if !(LEASE_MS_MIN..=LEASE_MS_MAX).contains(&self.lease_ms) {
             let problem = format!("must be {LEASE_MS_MIN} to {LEASE_MS_MAX}; got {}", self.lease_ms);

@@ -1,8 +1,8 @@
 //! The command line: what there is, and how a command ends.
 
-use crate::{admin, bench, call, demo, dev, failure, output::Output, server};
+use crate::{admin, arguments::Format, bench, call, demo, dev, failure, output::Output, server};
 use afdg_runtime::process;
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::process::ExitCode;
 
 #[derive(Parser, Debug)]
@@ -17,7 +17,8 @@ use std::process::ExitCode;
 
 Exit status: 0 all went as asked; 1 the work was done and its result is a failure;
 2 the command line, a file or a config value is wrong and nothing was done;
-3 a server could not go on; 4 a second signal ended a server before it was done."
+3 a server could not go on; 4 a second signal ended a server before it was done.
+With -o json errors are JSON as well, on standard error."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -54,7 +55,9 @@ enum Command {
 
 /// Reads the command line and runs what it says.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let format = format(&matches);
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -65,12 +68,20 @@ pub fn main() -> ExitCode {
     let code = runtime.block_on(async {
         // Commands differ much in size; on the heap the largest costs the others nothing.
         Box::pin(run(cli.command, &mut Output::stdout())).await.unwrap_or_else(|error| {
-            failure::tell(format_args!("error: {error:#}"));
+            failure::tell_error(&error, format);
             failure::exit_code(&error)
         })
     });
     runtime.shutdown_background();
     process::exit(code)
+}
+
+/// In which the command that is given prints.
+fn format(matches: &ArgMatches) -> Format {
+    match matches.subcommand() {
+        Some((_, inner)) => format(inner),
+        None => matches.try_get_one("output").ok().flatten().copied().unwrap_or(Format::Table),
+    }
 }
 
 async fn run(command: Command, output: &mut Output) -> anyhow::Result<u8> {
@@ -93,7 +104,6 @@ async fn run(command: Command, output: &mut Output) -> anyhow::Result<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -1,7 +1,9 @@
 //! How a command ends other than well, and with which exit code.
 
+use crate::{arguments::Format, client::CallFailure};
 use afdg_process::{ProcessError, SettingsError};
 use afdg_runtime::process;
+use serde_json::json;
 use std::{fmt, io::Write};
 
 /// The command line, a file or a config value is wrong; nothing was done. Exit code 2.
@@ -28,6 +30,19 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     }
     let mut of_processes = error.chain().filter_map(|cause| cause.downcast_ref::<ProcessError>());
     of_processes.next().map_or(process::EXIT_FAILED, ProcessError::exit_code)
+}
+
+/// Writes the error of a command to standard error, as a command prints in this format.
+pub fn tell_error(error: &anyhow::Error, format: Format) {
+    match format {
+        Format::Table => tell(format_args!("error: {error:#}")),
+        Format::Json => {
+            let failure = error.chain().find_map(|cause| cause.downcast_ref::<CallFailure>());
+            let mut told = failure.map_or_else(|| json!({}), CallFailure::to_json);
+            told["message"] = format!("{error:#}").into();
+            tell(told);
+        }
+    }
 }
 
 /// Writes to standard error. That it is closed harms nobody, so a failed write is let go.

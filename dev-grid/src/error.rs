@@ -9,6 +9,8 @@ pub enum DevGridError {
     Layout(#[from] LayoutError),
     #[error("a folder for the grid's data: {0}")]
     Folder(io::Error),
+    #[error("a grid that runs keeps its data in {0}: end it first, or use another folder")]
+    InUse(PathBuf),
     #[error("{server}: {why}")]
     Server { server: String, why: String },
     #[error("calls did not succeed within {limit:?}: {why}")]

@@ -9,10 +9,11 @@ use afdg_catalog::{Bootstrap, CatalogConfig, CatalogServer};
 use afdg_extension::{ExtensionConfig, ExtensionServer};
 use afdg_proto::peer_auth::PeerToken;
 use afdg_region_node::{CACHE_BYTES_DEFAULT, RegionNodeConfig, RegionNodeServer, RunningRegionNode};
-use afdg_runtime::World;
+use afdg_runtime::{Disk, FolderLock, World};
 use futures::future::{BoxFuture, join_all, select_all, try_join_all};
 use std::{
     collections::BTreeMap,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -39,6 +40,7 @@ pub struct DevGrid {
     /// By name; without those that are stopped.
     nodes: BTreeMap<String, RunningRegionNode>,
     extension: afdg_extension::Running,
+    _lock: Arc<dyn FolderLock>,
 }
 
 enum Folder {
@@ -73,6 +75,18 @@ impl Drop for Folder {
     }
 }
 
+/// Keeps other grids out of the folder, which is made if there is none.
+async fn lock(folder: &Path, disk: &dyn Disk) -> Result<Arc<dyn FolderLock>, DevGridError> {
+    let failed = |error: io::Error| {
+        DevGridError::Folder(io::Error::new(error.kind(), format!("{}: {error}", folder.display())))
+    };
+    disk.create_folder(folder).await.map_err(failed)?;
+    disk.lock_folder(folder).await.map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => DevGridError::InUse(folder.to_owned()),
+        _ => failed(error),
+    })
+}
+
 impl DevGrid {
     /// Starts all servers; returns once calls succeed in every region.
     pub async fn start(options: DevGridOptions) -> Result<Self, DevGridError> {
@@ -84,6 +98,7 @@ impl DevGrid {
                 Folder::Temporary(made.map_err(DevGridError::Folder)?.keep())
             }
         };
+        let lock = lock(folder.path(), &*world.disk).await?;
         let layout = Layout::open(folder.path(), options.size, &*world.net, &*world.entropy).await?;
         let token = PeerToken::new(&world.entropy.random_name()).map_err(failed("the peer token"))?;
         // First, since it is the one whose port a person has chosen: if that is taken, nothing has begun.
@@ -97,7 +112,8 @@ impl DevGrid {
         let extension = ExtensionServer::start(config, world.clone()).await;
         let extension = extension.map_err(failed("extension 1"))?;
         let (catalogs, nodes) = (BTreeMap::new(), BTreeMap::new());
-        let mut grid = Self { options, folder, layout, world, token, catalogs, nodes, extension };
+        let mut grid =
+            Self { options, folder, layout, world, token, catalogs, nodes, extension, _lock: lock };
         grid.start_all().await?;
         grid.until_well(Duration::from_millis(READY_MS_MAX)).await?;
         Ok(grid)
@@ -111,11 +127,12 @@ impl DevGrid {
         let started = configs.into_iter().map(|config| start_catalog(config, self.world.clone()));
         self.catalogs = ids.into_iter().zip(try_join_all(started).await?).collect();
 
-        let names = self.node_names();
-        let configs: Vec<_> = names.iter().map(|name| self.node_config(name)).collect::<Result<_, _>>()?;
-        let started =
-            configs.into_iter().map(|config| self.start_one_node(config, self.options.agents.clone()));
-        self.nodes = names.into_iter().zip(try_join_all(started).await?).collect();
+        // One after the other, so that in a new grid the first node has the first id.
+        for name in self.node_names() {
+            let config = self.node_config(&name)?;
+            let started = self.start_one_node(config, self.options.agents.clone()).await?;
+            self.nodes.insert(name, started);
+        }
         Ok(())
     }
 

@@ -144,6 +144,26 @@ impl<'a> Settings<'a> {
         wrong(format!("{}: the setting '{name}' (from {}) {problem}", self.file, from.unwrap_or("default")))
     }
 
+    /// An error unless the setting reads as `host:port`.
+    pub fn check_address(&self, name: &str, address: &str) -> Result<(), SettingsError> {
+        match address.rsplit_once(':') {
+            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(()),
+            _ => self.wrong(name, format!("must be host:port; got {address:?}")),
+        }
+    }
+
+    /// The same of each of a list, which must not be empty.
+    pub fn check_addresses(&self, name: &str, addresses: &[String]) -> Result<(), SettingsError> {
+        if addresses.is_empty() {
+            return self.wrong(name, "must name at least one host:port");
+        }
+        addresses.iter().try_for_each(|address| self.check_address(name, address))
+    }
+
+    pub fn check_folder(&self, name: &str, folder: &Path) -> Result<(), SettingsError> {
+        if folder.as_os_str().is_empty() { self.wrong(name, "is empty: give a folder") } else { Ok(()) }
+    }
+
     fn missing<T>(&self, name: &str, variable: Option<&str>) -> Result<T, SettingsError> {
         let or = variable.map_or(String::new(), |variable| format!(", or set {variable}"));
         wrong(format!("{}: the setting '{name}' is missing: give it in this file{or}", self.file))

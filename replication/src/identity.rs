@@ -36,9 +36,17 @@ pub struct Identity {
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     #[error(
-        "{folder} holds the data of the {found_role} '{found}', and this is the {role} '{own}': give each server a folder of its own"
+        "{folder} holds the data of the {found_role} '{found}', and this is the {role} '{own}': give each server a folder of its own{}",
+        unused(.is_unused)
     )]
-    OtherServer { folder: String, found_role: String, found: String, role: String, own: String },
+    OtherServer {
+        folder: String,
+        found_role: String,
+        found: String,
+        role: String,
+        own: String,
+        is_unused: bool,
+    },
     #[error(
         "{folder} is in use by a server that runs: stop it first, or give each server a folder of its own"
     )]
@@ -55,6 +63,14 @@ pub enum IdentityError {
     Malformed { folder: String, problem: String },
     #[error("{folder}: {error}")]
     Io { folder: String, error: io::Error },
+}
+
+/// What helps if a folder is another's and nothing is in it yet.
+fn unused(is_unused: &bool) -> &'static str {
+    match is_unused {
+        true => ". It has joined no cluster yet: if it was made under a wrong name, remove it",
+        false => "",
+    }
 }
 
 impl Identity {
@@ -96,8 +112,8 @@ impl Identity {
         };
         if found.role != role || found.server != server {
             let (role, own) = (role.to_owned(), server.to_owned());
-            let (found_role, found) = (found.role, found.server);
-            return Err(IdentityError::OtherServer { folder: name, found_role, found, role, own });
+            let (is_unused, found_role, found) = (found.cluster.is_none(), found.role, found.server);
+            return Err(IdentityError::OtherServer { folder: name, found_role, found, role, own, is_unused });
         }
         Ok(found)
     }

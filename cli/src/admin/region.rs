@@ -112,7 +112,7 @@ async fn transfer(args: TransferArgs, output: &mut Output) -> anyhow::Result<()>
     let done = done.map_err(|status| CallFailure::of_status(&status));
     outcome(done, &client, format_args!("the lead of region {} to node {}", args.region, to.name))?;
     output.line(format_args!(
-        "the lead of region {} was handed to node {} ({})",
+        "region {} was asked to be led by {} (id {}); 'afdg region list' shows when it is",
         args.region, to.name, to.id
     ))?;
     Ok(())

@@ -122,7 +122,13 @@ pub async fn run(args: BenchArgs, output: &mut Output) -> anyhow::Result<u8> {
         Some(endpoint) => (None, endpoint.clone(), args.server_pid.clone()),
         None => {
             tell("starting a development grid ...");
-            let child = ChildGrid::start(args.regions).await?;
+            let child = tokio::select! {
+                started = ChildGrid::start(args.regions) => started?,
+                signal = process::termination() => {
+                    signal?;
+                    anyhow::bail!("stopped by a signal; nothing was measured");
+                }
+            };
             let (endpoint, pids) = (child.endpoint().to_owned(), vec![child.pid()]);
             (Some(child), endpoint, pids)
         }

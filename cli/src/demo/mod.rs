@@ -100,7 +100,10 @@ pub async fn run(args: DemoArgs, output: &mut Output) -> anyhow::Result<u8> {
     let report = match &args.endpoint {
         Some(endpoint) => {
             let client = Client::connect_to(endpoint).await?;
-            work.feed_and_check(&client, None, input, key_prefix).await
+            tokio::select! {
+                report = work.feed_and_check(&client, None, input, key_prefix) => report,
+                signal = process::termination() => return signal.map_err(Into::into).and_then(|()| stopped()),
+            }
         }
         None => {
             if let Err(why) = process::init_tracing(&args.log, false) {
@@ -132,7 +135,10 @@ impl Work<'_> {
         no_failover: bool,
     ) -> anyhow::Result<Report> {
         tell("starting a development grid ...");
-        let mut grid = dev::start(dev::options()).await?;
+        let mut grid = tokio::select! {
+            grid = dev::start(dev::options()) => grid?,
+            signal = process::termination() => return signal.map_err(Into::into).and_then(|()| stopped()),
+        };
         let size = grid.size();
         let client = Client::connect_to(&grid.endpoint()).await?;
         let own = (!no_failover).then_some(&mut grid);
@@ -142,7 +148,7 @@ impl Work<'_> {
         };
         // In any case, so that its data is removed.
         grid.stop().await;
-        let mut report = report.ok_or_else(|| anyhow::anyhow!("stopped by a signal; nothing was checked"))?;
+        let Some(mut report) = report else { return stopped() };
         report.grid = format!("its own: {size}");
         Ok(report)
     }
@@ -180,6 +186,10 @@ impl Work<'_> {
             top: self.top,
         })
     }
+}
+
+fn stopped<T>() -> anyhow::Result<T> {
+    anyhow::bail!("stopped by a signal; nothing was checked")
 }
 
 /// What is fed, in words and as purchases.

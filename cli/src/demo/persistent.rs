@@ -5,7 +5,10 @@ use afdg_proto::pb::v1::CallRequest;
 use afdg_types::{CallError, GridError, Reason, Retry};
 use bytes::Bytes;
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,6 +18,8 @@ const ATTEMPT_MS_MAX: u64 = 10_000;
 const ANSWER_GRACE_MS: u64 = 5_000;
 /// How long one call is repeated.
 const CALL_MS_MAX: u64 = 120_000;
+/// A grid that has answered nobody for so long is taken for gone: no call is repeated any more.
+const SILENCE_MS_MAX: u64 = 30_000;
 /// Pauses between attempts, doubled each time, unless the grid names one.
 const PAUSE_MS_MIN: u64 = 10;
 const PAUSE_MS_MAX: u64 = 1_000;
@@ -24,11 +29,13 @@ pub struct Persistent {
     pipe: Pipe,
     retries: AtomicU64,
     unknown_outcomes: AtomicU64,
+    answered: Mutex<Instant>,
 }
 
 impl Persistent {
     pub fn new(pipe: Pipe) -> Self {
-        Self { pipe, retries: AtomicU64::new(0), unknown_outcomes: AtomicU64::new(0) }
+        let answered = Mutex::new(Instant::now());
+        Self { pipe, retries: AtomicU64::new(0), unknown_outcomes: AtomicU64::new(0), answered }
     }
 
     /// Attempts beyond the first of all calls.
@@ -47,7 +54,10 @@ impl Persistent {
         let mut pause_ms = PAUSE_MS_MIN;
         loop {
             let error = match self.attempt(call.clone()).await {
-                Ok(response) => return Ok(response),
+                Ok(response) => {
+                    *self.answered() = Instant::now();
+                    return Ok(response);
+                }
                 Err(error) => error,
             };
             let failure = CallFailure::of_call_error(error);
@@ -55,13 +65,19 @@ impl Persistent {
                 self.unknown_outcomes.fetch_add(1, Ordering::Relaxed);
             }
             let pause = Duration::from_millis(failure.retry_after_ms.unwrap_or(pause_ms).min(PAUSE_MS_MAX));
-            if failure.retry == Retry::Never || Instant::now() + pause > give_up {
+            let is_silent = self.answered().elapsed() > Duration::from_millis(SILENCE_MS_MAX);
+            if failure.retry == Retry::Never || is_silent || Instant::now() + pause > give_up {
                 return Err(failure);
             }
             self.retries.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(pause).await;
             pause_ms = (pause_ms * 2).min(PAUSE_MS_MAX);
         }
+    }
+
+    /// When a call last succeeded.
+    fn answered(&self) -> MutexGuard<'_, Instant> {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn attempt(&self, call: CallRequest) -> Result<Bytes, CallError> {

@@ -92,7 +92,9 @@ pub fn read(name: &str, from: impl Read) -> anyhow::Result<Purchases> {
         let line = record.position().map_or(line, csv::Position::line);
         if header {
             if !record.iter().eq(COLUMNS.iter().map(|column| column.as_bytes())) {
-                let got = String::from_utf8_lossy(record.as_slice()).escape_debug().to_string();
+                let fields =
+                    record.iter().map(|field| String::from_utf8_lossy(field).escape_debug().to_string());
+                let got = fields.collect::<Vec<_>>().join(",");
                 return usage(format!(
                     "{name}:{line}: the first line has to be {}; got {got}",
                     COLUMNS.join(",")

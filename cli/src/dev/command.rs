@@ -80,6 +80,10 @@ pub async fn run(args: DevArgs, output: &mut Output) -> anyhow::Result<u8> {
         data: args.data.clone(),
         ..options()
     };
+    if let Some(file) = &args.ready_file {
+        // One of an earlier grid would be taken for this one's.
+        Ready::remove(file)?;
+    }
     let end = ending(args.until_stdin_closes);
     tokio::pin!(end);
     // The servers' tasks end with the process if it is told to stop while they start.

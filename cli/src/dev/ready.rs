@@ -1,5 +1,6 @@
 //! The ready file: says to other programs that calls succeed, and where.
 
+use crate::failure::usage;
 use afdg_dev_grid::DevGrid;
 use serde::{Deserialize, Serialize};
 use std::{io, path::Path};
@@ -36,6 +37,20 @@ impl Ready {
             pid: std::process::id(),
             catalogs: named("catalog", &layout.catalogs),
             nodes: named("node", &layout.nodes),
+        }
+    }
+
+    /// Removes what an earlier grid has left. An error if the file can't be written later either.
+    pub fn remove(file: &Path) -> anyhow::Result<()> {
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if folder.is_some_and(|folder| !folder.is_dir()) {
+            return usage(format!("--ready-file {}: there is no such folder", file.display()));
+        }
+        match std::fs::remove_file(file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                usage(format!("--ready-file {} can't be replaced: {error}", file.display()))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -28,6 +28,7 @@ pub fn failure(error: DevGridError) -> anyhow::Error {
         DevGridError::Layout(error @ (LayoutError::OtherFormat { .. } | LayoutError::Malformed { .. })) => {
             Usage(error.to_string()).into()
         }
+        error @ (DevGridError::InUse(_) | DevGridError::Folder(_)) => Usage(error.to_string()).into(),
         error @ DevGridError::Server { .. } => ProcessError::server(error).into(),
         error => error.into(),
     }

@@ -51,6 +51,12 @@ pub fn resolve(
     let folder = settings.value("data", file.data, Some(environment::DATA), None)?;
     let servers = servers(file.peers, settings)?;
     let peer_token = peer_token(file.peer_token, settings)?;
+    let replicas = settings.value(
+        "bootstrap.replicas",
+        file.bootstrap.replicas,
+        None,
+        Some(BOOTSTRAP_DEFAULT.replicas),
+    )?;
     let bootstrap = Bootstrap {
         regions: settings.value(
             "bootstrap.regions",
@@ -58,17 +64,12 @@ pub fn resolve(
             None,
             Some(BOOTSTRAP_DEFAULT.regions),
         )?,
-        replicas: settings.value(
-            "bootstrap.replicas",
-            file.bootstrap.replicas,
-            None,
-            Some(BOOTSTRAP_DEFAULT.replicas),
-        )?,
+        replicas,
         nodes: settings.value(
             "bootstrap.nodes",
             file.bootstrap.nodes,
             None,
-            Some(BOOTSTRAP_DEFAULT.nodes),
+            Some(BOOTSTRAP_DEFAULT.nodes.max(replicas.into())),
         )?,
     };
     let mut number = |name, in_file, default| settings.value(name, in_file, None, Some(default));
@@ -89,6 +90,11 @@ pub fn resolve(
         drain_ms_max,
         substitutes: Default::default(),
     };
+    settings.check_address("listen", &config.listen)?;
+    settings.check_folder("data", &config.folder)?;
+    if let Err(error) = config.check() {
+        return settings.wrong(error.field, error.problem);
+    }
     Ok((config, process))
 }
 

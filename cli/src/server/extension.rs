@@ -37,5 +37,7 @@ pub fn resolve(
         catalog_addresses: settings.value("catalog", file.catalog, Some(environment::CATALOG), None)?,
         peer_token: peer_token(file.peer_token, settings)?,
     };
+    settings.check_address("listen", &config.listen)?;
+    settings.check_addresses("catalog", &config.catalog_addresses)?;
     Ok((config, process))
 }

@@ -34,6 +34,9 @@ struct CheckpointsFile {
     wal_bytes: Option<u64>,
 }
 
+/// As the catalog has it (`afdg_catalog_machine::limits::NAME_BYTES_MAX`), which this crate does not know.
+const NODE_NAME_BYTES_MAX: usize = 128;
+
 pub fn resolve(
     file: File,
     settings: &mut Settings<'_>,
@@ -57,6 +60,15 @@ pub fn resolve(
         checkpoints: checkpoints(file.checkpoints, settings)?,
         substitutes: Default::default(),
     };
+    let name = &config.name;
+    if !(1..=NODE_NAME_BYTES_MAX).contains(&name.len()) || name.chars().any(char::is_control) {
+        let problem =
+            format!("must have 1 to {NODE_NAME_BYTES_MAX} bytes and no control characters; got {name:?}");
+        return settings.wrong("name", problem);
+    }
+    settings.check_address("listen", &config.listen)?;
+    settings.check_addresses("catalog", &config.catalog)?;
+    settings.check_folder("data", &config.folder)?;
     if config.advertise.is_none() && config.listen.starts_with("0.0.0.0") {
         return settings.wrong(
             "advertise",

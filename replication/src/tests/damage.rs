@@ -240,7 +240,11 @@ async fn a_log_that_contradicts_the_fetched_rows_is_cut() {
     let (wal, _) = Wal::open(Arc::new(RealDisk), wal_folder.clone(), WalOptions::default()).await.unwrap();
     let entry = |term, index| (index, codec::encode_entry(&command(term, index, "old=1")));
     let (done, appended) = tokio::sync::oneshot::channel();
-    wal.append(GROUP, (0..=9).map(|index| entry(1, index)).collect(), Box::new(|result| done.send(result).unwrap()));
+    wal.append(
+        GROUP,
+        (0..=9).map(|index| entry(1, index)).collect(),
+        Box::new(|result| done.send(result).unwrap()),
+    );
     appended.await.unwrap().unwrap();
     wal.purge(GROUP, 5, codec::encode_log_id(Some(&id(1, 5))));
     wal.close().await;
@@ -251,10 +255,8 @@ async fn a_log_that_contradicts_the_fetched_rows_is_cut() {
     let peers = PeerService::default();
     peers.add(GROUP, Arc::new(OnlyRows(rows)));
     let listener = TcpNet.bind("127.0.0.1:0").await.unwrap();
-    let addresses = BTreeMap::from([
-        (1, listener.local_address().unwrap().to_string()),
-        (2, "127.0.0.1:0".to_owned()),
-    ]);
+    let addresses =
+        BTreeMap::from([(1, listener.local_address().unwrap().to_string()), (2, "127.0.0.1:0".to_owned())]);
     let token = PeerToken::new("secret").unwrap();
     let router = tonic::transport::Server::builder().add_service(peers.endpoint(1, token));
     let tasks = Tasks::new();
