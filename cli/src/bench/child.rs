@@ -30,11 +30,10 @@ impl ChildGrid {
             .args(["dev", "--listen", "127.0.0.1:0", "--until-stdin-closes", "--ready-file"])
             .arg(&ready_file)
             .args(["--regions", &regions.to_string()])
-            // The grid ends with this process, however that ends.
+            // The grid ends by itself when this is closed, however this process ends, and removes what it left.
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log_file)?)
-            .kill_on_drop(true)
             .spawn()
             .context("a development grid can't be started")?;
         let pid = child.id().context("the development grid ended at once")?;
