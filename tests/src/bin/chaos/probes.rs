@@ -134,6 +134,12 @@ pub fn longest_wait(answers: &[Answered]) -> Duration {
     Duration::from_nanos(waits.max().unwrap_or_default())
 }
 
+/// The longest that a call of a region has waited which was under way between these times.
+pub fn longest_wait_within(answers: &[Answered], began: u64, ended: u64) -> Duration {
+    let then = answers.iter().filter(|answer| answer.called < ended && began < answer.answered);
+    longest_wait(&then.copied().collect::<Vec<_>>())
+}
+
 /// How long after `death` the region was without service. None if it has not answered since.
 pub fn unavailable_after(answers: &[Answered], death: u64) -> Option<Duration> {
     /// A call under way that ends sooner was answered before the death, or did not need the leader.
@@ -172,5 +178,10 @@ mod tests {
         let waited = longest_wait(&answers(&[(0, 10), (60, 1_260), (1_300, 1_310)]));
         assert_eq!(waited, Duration::from_millis(1_200));
         assert_eq!(longest_wait(&[]), Duration::ZERO);
+        let of = |began, ended| {
+            longest_wait_within(&answers(&[(0, 10), (60, 1_260), (1_300, 1_310)]), began * MS, ended * MS)
+        };
+        assert_eq!((of(20, 50), of(20, 70)), (Duration::ZERO, Duration::from_millis(1_200)));
+        assert_eq!(of(1_260, 1_400), Duration::from_millis(10));
     }
 }

@@ -4,9 +4,9 @@ use super::{Report, seconds};
 use crate::{
     check::{Checked, Finding},
     nemesis::Event,
-    probes::longest_wait,
+    probes::{longest_wait, longest_wait_within},
 };
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 /// Columns of a timeline.
 const WIDTH: usize = 60;
@@ -80,6 +80,17 @@ impl Report {
             .map(|(region, answers)| format!("region {region} {:.2} s", longest_wait(answers).as_secs_f64()));
         let longest = longest.collect::<Vec<_>>().join(", ");
         writeln!(f, "longest without service, under any fault: {}", or_none(&longest))?;
+        let mut by_fault: BTreeMap<String, Duration> = BTreeMap::new();
+        for event in &self.events {
+            let waits = self.answers.values();
+            let waits = waits.map(|answers| longest_wait_within(answers, event.began, event.ended));
+            let longest = by_fault.entry(event.kind.to_string()).or_default();
+            *longest = waits.max().unwrap_or_default().max(*longest);
+        }
+        let by_fault =
+            by_fault.iter().map(|(kind, longest)| format!("{kind} {:.2} s", longest.as_secs_f64()));
+        let by_fault = by_fault.collect::<Vec<_>>().join(", ");
+        writeln!(f, "longest of any region, by the fault then: {}", or_none(&by_fault))?;
         let times = self.unavailable();
         if let (Some(worst), Some(median)) = (times.last(), times.get(times.len() / 2)) {
             let all: Vec<String> = times.iter().map(|time| format!("{:.2}", time.as_secs_f64())).collect();
