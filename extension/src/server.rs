@@ -156,7 +156,7 @@ impl Running {
         let receiving = Budget::new(RECEIVING_BYTES_MAX);
         let caller = Caller { router: self.router.clone() };
         let grid = Grid::new(caller.clone(), self.serving.clone());
-        let cluster = ClusterAdmin { catalog };
+        let cluster = ClusterAdmin { catalog, router: self.router.clone() };
         let gateway = Gateway::new(caller, grid, cluster, self.health.service(), receiving.clone());
         let serve = |listener, gateway| {
             let connections = self.connections.clone();

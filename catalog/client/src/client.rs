@@ -20,6 +20,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// Pause before a further attempt: doubles from the least to the most.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// After which it is logged that a request still waits.
+const TOLD_AFTER: Duration = Duration::from_secs(4);
 /// Hints to the leader that are followed without a pause; past it, servers disagree and need time.
 const REDIRECTS_MAX: u32 = 3;
 /// Metadata of a `NOT_LEADER` error.
@@ -106,7 +108,8 @@ impl CatalogClient {
         F: Fn(PeerChannel) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
-        let deadline = Instant::now() + within;
+        let began = Instant::now();
+        let deadline = began + within;
         let mut pause = PAUSE_MIN;
         let mut redirects = 0;
         let mut told = false;
@@ -144,7 +147,8 @@ impl CatalogClient {
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
-            if pause == PAUSE_MAX && !told {
+            // A catalog that has just started elects its leader first.
+            if began.elapsed() > TOLD_AFTER && !told {
                 told = true;
                 tracing::warn!(%error, "the catalog has not done what it was asked; asking on");
             }

@@ -2,11 +2,14 @@
 
 use crate::{GAP_MAX, NO_GAP_MAX, grid};
 use afdg_tests::{cluster::Cluster, load::Load};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use std::time::Duration;
 
 /// A lead is handed back to the preferred leader when that has been in step for 5 s; not without a catalog.
 const HANDED_BACK_AFTER: Duration = Duration::from_secs(10);
+
+/// Of a call from the command line, whose own limit is 30 s.
+const CALL_LIMIT: Duration = Duration::from_secs(40);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_catalog_calls_go_on_and_nodes_come_back() -> Result<()> {
@@ -21,6 +24,10 @@ async fn without_a_catalog_calls_go_on_and_nodes_come_back() -> Result<()> {
     grid.kill_together(&grid.names_of("catalog"))?;
     load.go_on(20).await?;
     load.check_gap(NO_GAP_MAX, "the death of the catalog")?;
+    let endpoint = &grid.endpoints()[0];
+    let call = ["call", "counter.v1.Counter/hits", "Add", "{\"delta\":1}", "--endpoint", endpoint];
+    let (status, printed) = grid.run_to_end(&call, CALL_LIMIT).await?;
+    ensure!(status.success() && printed.contains("\"value\""), "the command line: {status}, {printed}");
 
     load.forget_gaps();
     grid.kill("node-1")?;
