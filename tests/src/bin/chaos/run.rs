@@ -30,7 +30,7 @@ pub async fn run(arguments: &Arguments, afdg: &Path, place: &Place) -> anyhow::R
         Place::Unenclosed { why } => Some(why.as_str()),
         _ => None,
     };
-    let mut field = Field::build(Ground { afdg, folder: &folder, unenclosed }).await?;
+    let mut field = Field::build(Ground { afdg, folder: &folder, run: arguments.time(), unenclosed }).await?;
     field.grid.start_all()?;
     field.grid.until_well().await?;
     let report = with_grid(arguments, &mut field).await?;

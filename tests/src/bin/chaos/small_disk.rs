@@ -1,16 +1,19 @@
 //! A small file system for one server's data, which can be filled up.
 
-use crate::rights::{find, run};
+use crate::rights::{self, find};
 use anyhow::Context;
 use std::{
     fs::File,
     io::{ErrorKind, Write},
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 /// The server's log has segments of 64 MiB and may keep some; the rest is for rows.
-const SIZE: &str = "size=640m";
+const SIZE_MIB: u64 = 640;
+/// Rows come to be in every minute of a run, and stay: ids are kept for a day.
+const GROWTH_MIB_A_MINUTE: u64 = 25;
 const CHUNK_BYTES: usize = 64 * 1024;
 
 pub struct SmallDisk {
@@ -19,10 +22,11 @@ pub struct SmallDisk {
 
 impl SmallDisk {
     /// Mounted in the run's own namespace, with which it goes.
-    pub fn mount(folder: PathBuf) -> anyhow::Result<Self> {
+    pub fn mount(folder: PathBuf, run: Duration) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&folder)?;
         let mount = find("mount").context("there is no program 'mount'")?;
-        run(Command::new(mount).args(["-t", "tmpfs", "-o", SIZE, "none"]).arg(&folder))?;
+        let size = format!("size={}m", SIZE_MIB + GROWTH_MIB_A_MINUTE * (run.as_secs() / 60));
+        rights::run(Command::new(mount).args(["-t", "tmpfs", "-o", &size, "none"]).arg(&folder))?;
         Ok(Self { folder })
     }
 

@@ -50,6 +50,7 @@ pub struct Ground<'a> {
     pub afdg: &'a Path,
     /// For the grid's files.
     pub folder: &'a Path,
+    pub run: Duration,
     /// None in namespaces of its own; otherwise why there are none.
     pub unenclosed: Option<&'a str>,
 }
@@ -89,7 +90,9 @@ impl Field {
         let shim = shim.ok();
         let small_disk = match ground.unenclosed {
             Some(why) => Err(why.to_owned()),
-            None => small_disk(folder.path(), ground.folder).map_err(|error| format!("{error:#}")),
+            None => {
+                small_disk(folder.path(), ground.folder, ground.run).map_err(|error| format!("{error:#}"))
+            }
         };
         if let Err(why) = &small_disk {
             lack(&[Kind::FullDisk], why);
@@ -244,9 +247,9 @@ pub fn forget_earlier_runs(folder: &Path) -> anyhow::Result<()> {
 }
 
 /// Mounts a small disk and lets a region node's data lie there.
-fn small_disk(grid: &Path, folder: &Path) -> anyhow::Result<(String, SmallDisk)> {
+fn small_disk(grid: &Path, folder: &Path, run: Duration) -> anyhow::Result<(String, SmallDisk)> {
     const NODE: &str = "node-3";
-    let disk = SmallDisk::mount(folder.join("small-disk"))?;
+    let disk = SmallDisk::mount(folder.join("small-disk"), run)?;
     let data = disk.folder().join(NODE);
     std::fs::create_dir(&data)?;
     std::os::unix::fs::symlink(&data, grid.join(NODE))?;
