@@ -1,15 +1,18 @@
 //! One group's tree in sled.
 //!
-//! Keys: `2` + a block's bound -> the block ([`super::blocks`]); `0` + `mark` -> the mark; `0` + `redo` +
-//! number u32 big endian -> a part of a large batch; `0` + `todo` -> the mark of a batch whose parts are
-//! all there; `0` + `sum` -> what the blocks add up to ([`super::sum`]), which is counted again when the
-//! tree is opened. Versions before had no sum, and the first one had `1` + a row's key -> the row's value;
-//! such rows are packed when the tree is opened.
+//! Keys: `2` + a block's bound -> the block ([`super::blocks`]); `0` + `state` -> what the blocks add up to
+//! ([`super::sum`]) and the mark; `0` + `redo` + number u32 big endian -> a part of a batch; `0` + `next` ->
+//! how many parts there are u32, their crc32c u32 (little endian), and the mark of their batch.
 //!
-//! sled applies a batch under one lock of the whole process, some 14 us a value, and every read waits for
-//! it: a large checkpoint would stop all groups. So a large batch is first written as a few large values
-//! and made durable, then applied a few blocks at a time, and repeated from those values if a crash came
-//! between. Repeating it is harmless: it puts the same rows.
+//! **sled's batches are not relied on.** After a write that failed, sled has come back with a part of one.
+//! Rows of which some are newer than their mark would be worse than none, since the log is applied to them
+//! again. So a batch is first written as a few large values, the parts, and made durable; then its blocks are
+//! written, and made durable; then its state takes effect with one value. A crash in between is mended by
+//! writing the blocks again from the parts, which puts the same rows.
+//! A batch of sled's would also keep all other reads waiting, some 14 us a value.
+//!
+//! The first version had `1` + a row's key -> the row's value, `0` + `mark` -> the mark, and `0` + `todo` ->
+//! the mark of a batch whose parts are all there. Such trees are made into this version's when opened.
 
 use super::{
     Change, CheckpointTree, StoreError, TreeReplacement,
@@ -24,18 +27,15 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak},
 };
 
-/// A batch up to this goes through sled's own: about 2 ms of its lock.
-const BATCH_ROWS_MAX: usize = 128;
-/// A part of a larger batch takes rows until it has this much: small to sled, large next to a row.
+/// A part of a batch takes rows until it has this much: small to sled, large next to a row.
 const REDO_BYTES: usize = 64 << 10;
 
-/// Blocks of a larger batch that are rewritten at a time.
-const LUMP_BLOCKS: usize = 16;
-
-const MARK: &[u8] = b"\0mark";
+const STATE: &[u8] = b"\0state";
+const NEXT: &[u8] = b"\0next";
 const REDO: &[u8] = b"\0redo";
+/// Of the first version.
+const MARK: &[u8] = b"\0mark";
 const TODO: &[u8] = b"\0todo";
-const SUM: &[u8] = b"\0sum";
 /// Before a row's key in the first version.
 const ROW: u8 = 1;
 /// Before a block's bound.
@@ -52,7 +52,7 @@ pub(super) struct SledTree {
     /// Weak, since the store holds its trees.
     store: Weak<Shared>,
     last_keys: LastKeys,
-    /// As it stands in the tree.
+    /// Of the blocks as they are now.
     sum: Mutex<BlockSum>,
 }
 
@@ -100,29 +100,6 @@ impl Rewritten {
     }
 }
 
-/// Blocks that are written in one step, with what all blocks add up to after it.
-struct Lump {
-    batch: sled::Batch,
-    rewritten: usize,
-    sum: BlockSum,
-}
-
-impl Lump {
-    fn add(&mut self, rewritten: &Rewritten) {
-        for (key, block) in rewritten.writes() {
-            match block {
-                Some(block) => self.batch.insert(key, block),
-                None => self.batch.remove(key),
-            }
-        }
-        if !rewritten.old.is_empty() {
-            self.sum.take_away(&rewritten.bound, &rewritten.old);
-        }
-        rewritten.blocks.iter().for_each(|(bound, block)| self.sum.add(bound, block));
-        self.rewritten += 1;
-    }
-}
-
 fn block_key(bound: &[u8]) -> Vec<u8> {
     let mut stored = Vec::with_capacity(bound.len() + 1);
     stored.push(BLOCK);
@@ -149,15 +126,21 @@ fn failing(
 }
 
 impl SledTree {
-    /// Opens the tree and completes a batch that a crash interrupted.
+    /// Opens the tree, completes a batch that a crash interrupted, and refuses one that is not whole.
     pub fn open(store: &Arc<Shared>, group: u64, generation: u64) -> Result<SledTree, StoreError> {
         let opened = store.db.open_tree(name(group, generation));
         let tree = opened.map_err(failing(Arc::downgrade(store), "open the rows", group))?;
         let (last_keys, sum) = Default::default();
         let tree = SledTree { tree, group, generation, store: Arc::downgrade(store), last_keys, sum };
-        tree.check_sum()?;
-        tree.pack_rows()?;
-        tree.redo()?;
+        let counted = tree.count()?;
+        *tree.sum() = counted;
+        if !tree.redo()?
+            && let Some((written, _)) = tree.state()?
+        {
+            counted.check(group, written)?;
+        }
+        tree.upgrade()?;
+        tree.forget_batch()?;
         tree.read_last_keys()?;
         Ok(tree)
     }
@@ -183,32 +166,29 @@ impl SledTree {
         self.sum.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads all blocks, and refuses a tree that is not whole.
-    fn check_sum(&self) -> Result<(), StoreError> {
+    /// Reads all blocks.
+    fn count(&self) -> Result<BlockSum, StoreError> {
         let mut counted = BlockSum::default();
         for block in self.tree.range([BLOCK].as_slice()..BLOCKS_END) {
             let (bound, block) = block.map_err(self.reading())?;
             counted.add(&bound[1..], &block);
         }
-        if let Some(written) = self.tree.get(SUM).map_err(self.reading())? {
-            counted.check(self.group, BlockSum::decode(&written)?)?;
-        }
-        *self.sum() = counted;
-        Ok(())
+        Ok(counted)
     }
 
-    fn begin_lump(&self) -> Lump {
-        Lump { batch: sled::Batch::default(), rewritten: 0, sum: *self.sum() }
+    /// What the blocks added up to at the last batch, and its mark.
+    fn state(&self) -> Result<Option<(BlockSum, Bytes)>, StoreError> {
+        let Some(state) = self.tree.get(STATE).map_err(self.reading())? else { return Ok(None) };
+        let Some((sum, mark)) = state.split_at_checked(BlockSum::BYTES) else {
+            return Err(StoreError::Malformed { found: "a broken mark".into() });
+        };
+        Ok(Some((BlockSum::decode(sum)?, Bytes::copy_from_slice(mark))))
     }
 
-    /// The lump is empty then, for the next blocks.
-    fn write_lump(&self, lump: &mut Lump) -> Result<(), StoreError> {
-        let mut batch = std::mem::take(&mut lump.batch);
-        batch.insert(SUM, lump.sum.encode());
-        self.tree.apply_batch(batch).map_err(self.writing())?;
-        *self.sum() = lump.sum;
-        lump.rewritten = 0;
-        Ok(())
+    /// All that was written before holds from now on, and stands for `mark`.
+    fn put_state(&self, mark: &[u8]) -> Result<(), StoreError> {
+        let state = [&self.sum().encode(), mark].concat();
+        self.tree.insert(STATE, state).map(|_| ()).map_err(self.writing())
     }
 
     /// The block that `key` belongs to, and its bound; empty if there is none.
@@ -253,21 +233,43 @@ impl SledTree {
         Ok(())
     }
 
-    /// Makes the changes, a few blocks at a time.
+    /// Makes the changes block by block.
     fn change(&self, changes: &[Change]) -> Result<(), StoreError> {
-        let mut lump = self.begin_lump();
         self.rewrite(changes, |rewritten| {
-            lump.add(rewritten);
-            if lump.rewritten == LUMP_BLOCKS {
-                self.write_lump(&mut lump)?;
+            for (key, block) in rewritten.writes() {
+                let changed = match block {
+                    Some(block) => self.tree.insert(key, block),
+                    None => self.tree.remove(key),
+                };
+                changed.map_err(self.writing())?;
             }
+            let mut sum = self.sum();
+            if !rewritten.old.is_empty() {
+                sum.take_away(&rewritten.bound, &rewritten.old);
+            }
+            rewritten.blocks.iter().for_each(|(bound, block)| sum.add(bound, block));
             Ok(())
-        })?;
-        if lump.rewritten == 0 { Ok(()) } else { self.write_lump(&mut lump) }
+        })
     }
 
-    /// Packs what the first version wrote, a few thousand rows at a time. After a crash it goes on: a row
-    /// goes only once it stands in its block.
+    /// Makes a tree of the first version into one of this. After a crash it goes on: nothing is removed
+    /// before what takes its place is there.
+    fn upgrade(&self) -> Result<(), StoreError> {
+        let read = |key: &[u8]| self.tree.get(key).map_err(self.reading());
+        let Some(mark) = read(TODO)?.or(read(MARK)?) else { return Ok(()) };
+        self.pack_rows()?;
+        if read(TODO)?.is_some() {
+            self.put_parts()?;
+        }
+        self.put_state(&mark)?;
+        self.store()?.make_durable()?;
+        for key in [TODO, MARK] {
+            self.tree.remove(key).map_err(self.writing())?;
+        }
+        Ok(())
+    }
+
+    /// A few thousand rows at a time; a row goes only once it stands in its block.
     fn pack_rows(&self) -> Result<(), StoreError> {
         loop {
             let rows = self.tree.scan_prefix([ROW]).take(PACK_ROWS);
@@ -314,58 +316,73 @@ impl SledTree {
         Ok(None)
     }
 
-    /// Writes the parts of a batch, and that they are all there.
-    fn write_redo(&self, batch: &[Change], mark: &[u8]) -> Result<(), StoreError> {
-        let mut parts: u32 = 0;
+    /// Writes the parts of a batch, and what they are when they are all there.
+    fn write_parts(&self, batch: &[Change], mark: &[u8]) -> Result<(), StoreError> {
+        let (mut parts, mut checksum): (u32, u32) = (0, 0);
         let mut part = Vec::with_capacity(REDO_BYTES + 1024);
         let mut rows = batch.iter().peekable();
         while let Some((key, value)) = rows.next() {
             encode_change(&mut part, key, value.as_ref());
             if part.len() >= REDO_BYTES || rows.peek().is_none() {
                 self.tree.insert(redo_key(parts), part.as_slice()).map_err(self.writing())?;
+                checksum = crc32c::crc32c_append(checksum, &part);
                 part.clear();
                 parts += 1;
             }
         }
-        self.tree.insert(TODO, mark).map_err(self.writing())?;
+        let next = [&parts.to_le_bytes()[..], &checksum.to_le_bytes(), mark].concat();
+        self.tree.insert(NEXT, next).map(|_| ()).map_err(self.writing())
+    }
+
+    /// The mark of a batch whose parts are all there. Without all of them, no block was written yet.
+    fn next(&self) -> Result<Option<IVec>, StoreError> {
+        let Some(next) = self.tree.get(NEXT).map_err(self.reading())? else { return Ok(None) };
+        let number = |at: usize| next.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);
+        let (Some(wanted), Some(wanted_checksum)) = (number(0), number(4)) else {
+            return Err(StoreError::Malformed { found: "a broken batch".into() });
+        };
+        let (mut parts, mut checksum) = (0, 0);
+        for part in self.tree.scan_prefix(REDO).values() {
+            checksum = crc32c::crc32c_append(checksum, &part.map_err(self.reading())?);
+            parts += 1;
+        }
+        let is_whole = (parts, checksum) == (wanted, wanted_checksum);
+        Ok(is_whole.then(|| next.subslice(8, next.len() - 8)))
+    }
+
+    /// Applies the batch whose parts are all there, and tells whether there was one.
+    fn redo(&self) -> Result<bool, StoreError> {
+        let next = self.next()?;
+        if let Some(mark) = &next {
+            self.put_parts()?;
+            self.end_batch(mark)?;
+        }
+        Ok(next.is_some())
+    }
+
+    fn put_parts(&self) -> Result<(), StoreError> {
+        for part in self.tree.scan_prefix(REDO).values() {
+            let part = bytes(&part.map_err(self.reading())?);
+            self.change(&sorted(decode_changes(part)?))?;
+        }
         Ok(())
     }
 
-    /// Applies the batch whose parts are all there, if there is one, and removes the parts.
-    fn redo(&self) -> Result<(), StoreError> {
-        if let Some(mark) = self.tree.get(TODO).map_err(self.reading())? {
-            for part in self.tree.scan_prefix(REDO).values() {
-                let part = bytes(&part.map_err(self.reading())?);
-                self.change(&sorted(decode_changes(part)?))?;
-            }
-            self.end_redo(&mark)?;
-        }
-        self.remove_parts()
+    /// The batch's blocks are written.
+    fn end_batch(&self, mark: &[u8]) -> Result<(), StoreError> {
+        // No mark may reach the disk before the rows that it stands for.
+        self.store()?.make_durable()?;
+        self.put_state(mark)?;
+        self.forget_batch()
     }
 
-    /// The batch is applied: in one step its mark holds and it is not to be repeated.
-    fn end_redo(&self, mark: &[u8]) -> Result<(), StoreError> {
-        let mut end = sled::Batch::default();
-        end.insert(MARK, mark);
-        end.remove(TODO);
-        self.tree.apply_batch(end).map_err(self.writing())
-    }
-
-    fn remove_parts(&self) -> Result<(), StoreError> {
+    fn forget_batch(&self) -> Result<(), StoreError> {
+        self.tree.remove(NEXT).map_err(self.writing())?;
         for key in self.tree.scan_prefix(REDO).keys() {
             let key = key.map_err(self.reading())?;
             self.tree.remove(key).map_err(self.writing())?;
         }
         Ok(())
-    }
-
-    fn apply_large(&self, batch: &[Change], mark: &[u8]) -> Result<(), StoreError> {
-        self.write_redo(batch, mark)?;
-        // No row may reach the disk before the batch that could complete it.
-        self.store()?.make_durable()?;
-        self.change(batch)?;
-        self.end_redo(mark)?;
-        self.remove_parts()
     }
 }
 
@@ -409,23 +426,20 @@ impl CheckpointTree for SledTree {
     }
 
     fn apply(&self, batch: Vec<Change>, mark: Bytes) -> Result<(), StoreError> {
-        // A large batch that failed half way must be whole before it is changed.
-        self.redo()?;
-        let batch = sorted(batch);
-        if batch.len() > BATCH_ROWS_MAX {
-            return self.apply_large(&batch, &mark);
+        // One that failed half way must be whole before it is changed.
+        if !self.redo()? {
+            self.forget_batch()?;
         }
-        let mut all = self.begin_lump();
-        self.rewrite(&batch, |rewritten| {
-            all.add(rewritten);
-            Ok(())
-        })?;
-        all.batch.insert(MARK, &mark[..]);
-        self.write_lump(&mut all)
+        let batch = sorted(batch);
+        self.write_parts(&batch, &mark)?;
+        // No row may reach the disk before the parts that could complete its batch.
+        self.store()?.make_durable()?;
+        self.change(&batch)?;
+        self.end_batch(&mark)
     }
 
     fn mark(&self) -> Result<Option<Bytes>, StoreError> {
-        Ok(self.tree.get(MARK).map_err(self.reading())?.as_ref().map(bytes))
+        Ok(self.state()?.map(|(_, mark)| mark))
     }
 
     fn begin_replacement(&self) -> Result<Box<dyn TreeReplacement>, StoreError> {
@@ -445,7 +459,7 @@ impl TreeReplacement for SledReplacement {
             return Err(StoreError::Malformed { found: "no replacement".into() });
         };
         let tree = tree.clone();
-        tree.tree.insert(MARK, &mark[..]).map_err(tree.writing())?;
+        tree.put_state(&mark)?;
         self.store.replace(tree.group, tree.clone())?;
         self.tree = None;
         Ok(tree)

@@ -1,5 +1,5 @@
-//! What the blocks of a tree add up to. It is kept with them and changed in the same step, so that a tree of
-//! which blocks are missing, or older than the others, is known by it. sled's own checksums tell of a changed
+//! What the blocks of a tree add up to. It is kept with them, so that a tree of which blocks are missing, or
+//! older than the others, is known by it. sled's own checksums tell of a changed
 //! byte where it is read, but take what is damaged at the end of its file for a write that was cut off.
 
 use super::StoreError;
@@ -13,6 +13,9 @@ pub(super) struct BlockSum {
 }
 
 impl BlockSum {
+    /// Of its bytes.
+    pub const BYTES: usize = 16;
+
     pub fn add(&mut self, bound: &[u8], block: &[u8]) {
         self.blocks = self.blocks.wrapping_add(1);
         self.sum = self.sum.wrapping_add(number(bound, block));
@@ -25,7 +28,7 @@ impl BlockSum {
 
     /// `blocks u64, sum u64`. Little endian.
     pub fn encode(self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(16);
+        let mut bytes = Vec::with_capacity(Self::BYTES);
         bytes.put_u64_le(self.blocks);
         bytes.put_u64_le(self.sum);
         bytes

@@ -286,12 +286,15 @@ impl Disk {
                 let mut content = file.durable.clone();
                 file.since.iter().for_each(|(_, change)| change.apply(&mut content));
                 let real = fs::read(path).with_context(|| path.display().to_string())?;
-                let reserved =
-                    real.get(content.len()..).context("the file is shorter than what was recorded")?;
+                // Past its end there may be reserved space, and the last write of a process that was killed
+                // before it was written down.
+                let differs = content.iter().zip(&real).position(|(recorded, real)| recorded != real);
                 ensure!(
-                    real.starts_with(&content) && reserved.iter().all(|&byte| byte == 0),
-                    "{} holds something else than what was recorded",
-                    path.display()
+                    differs.is_none() && real.len() >= content.len(),
+                    "{} has {} bytes, of which {} were recorded, and is another from byte {differs:?} on",
+                    path.display(),
+                    real.len(),
+                    content.len(),
                 );
             }
             Node::Folder(folder) => {

@@ -168,6 +168,7 @@ impl Run {
         self.grid.start_all()?;
         if failing.is_none() {
             self.grid.until_well().await?;
+            self.check_nothing_is_damaged()?;
             self.clients.check().await?;
         }
         let recorded_well = usize::try_from(fs::metadata(&self.log)?.len())?;
@@ -219,6 +220,22 @@ impl Run {
             losses.writes_torn,
             losses.names_lost
         ))
+    }
+
+    /// A loss of power damages nothing. Rows that were fetched from a peer would hide it.
+    fn check_nothing_is_damaged(&self) -> anyhow::Result<()> {
+        for name in self.grid.names().iter().filter(|name| is_data(name)) {
+            for entry in fs::read_dir(self.grid.folder().join(name))? {
+                let file = entry?.file_name().to_string_lossy().into_owned();
+                ensure!(!file.contains("damaged"), "{name} has set its rows aside: {}", self.why(name));
+            }
+        }
+        Ok(())
+    }
+
+    fn why(&self, name: &str) -> String {
+        let log = self.grid.log(name);
+        log.lines().find(|line| line.contains("aside")).unwrap_or_default().to_owned()
     }
 
     /// After which record power is lost: most often while clients call, and sometimes while servers start.
