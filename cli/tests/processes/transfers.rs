@@ -77,7 +77,9 @@ impl Bank {
     async fn more_are_answered(&self, more: u64, workers: &JoinSet<Result<Vec<Done>>>) -> Result<()> {
         let goal = *self.answered.borrow() + more;
         let mut answered = self.answered.subscribe();
-        let waited = tokio::time::timeout(PROGRESS_LIMIT, answered.wait_for(|count| *count >= goal)).await;
+        // What it returns locks the count, and whoever reads that once more waits for a writer in between.
+        let reached = async { answered.wait_for(|count| *count >= goal).await.map(|count| *count) };
+        let waited = tokio::time::timeout(PROGRESS_LIMIT, reached).await;
         let count = *self.answered.borrow();
         waited.with_context(|| format!("{} workers are stuck at {count} of {goal}", workers.len()))??;
         Ok(())
