@@ -176,8 +176,11 @@ impl Client {
         }
         let again = self.read(agent).await?;
         ensure!(again == found, "additions were repeated under their keys: {found} became {again}");
-        if found > 0 {
-            self.agents()[agent].acknowledged = vec![(found, 0)];
+        // More than was acknowledged may be there, and is sure only from now on: a loss of power while the
+        // servers started may still have taken it.
+        if found > least {
+            let length = std::fs::metadata(&self.log)?.len();
+            self.agents()[agent].acknowledged.push((found, length));
         }
         Ok(())
     }
