@@ -38,9 +38,7 @@ pub fn tell_error(error: &anyhow::Error, format: Format) {
         Format::Table => tell(format_args!("error: {error:#}")),
         Format::Json => {
             let failure = error.chain().find_map(|cause| cause.downcast_ref::<CallFailure>());
-            let mut told = failure.map_or_else(|| json!({}), CallFailure::to_json);
-            told["message"] = format!("{error:#}").into();
-            tell(told);
+            tell(failure.map_or_else(|| json!({ "message": format!("{error:#}") }), CallFailure::to_json));
         }
     }
 }

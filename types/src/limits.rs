@@ -40,6 +40,8 @@ pub const ROUTER_IN_FLIGHT_MESSAGES_MAX: usize = 65_536;
 pub const ROUTER_IN_FLIGHT_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Calls in flight on one `Pipe` stream.
 pub const PIPE_IN_FLIGHT_CALLS_MAX: usize = 4_096;
+/// Longest name of a region node.
+pub const NODE_NAME_BYTES_MAX: usize = 128;
 /// Deadline of a call whose caller named none.
 pub const CALL_TIMEOUT_MS_DEFAULT: u64 = 30_000;
 /// Longest deadline that a caller may ask for; a longer one is cut to this.

@@ -16,7 +16,7 @@ pub const TYPES_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Methods of one agent type.
 pub const TYPE_METHODS_MAX: usize = 1_000;
 /// Longest node name, incarnation or zone.
-pub const NAME_BYTES_MAX: usize = 128;
+pub const NAME_BYTES_MAX: usize = afdg_types::limits::NODE_NAME_BYTES_MAX;
 /// Longest address: a DNS name and a port.
 pub const ADDRESS_BYTES_MAX: usize = 260;
 /// Longest actor of an admin action.

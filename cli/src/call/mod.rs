@@ -6,9 +6,9 @@ mod transcode;
 pub use transcode::{Types, methods_shown};
 
 use crate::{
-    arguments::{EndpointArgs, Format, OutputArgs, duration},
+    arguments::{EndpointArgs, OutputArgs, duration},
     client::{CallFailure, Client},
-    failure::{Usage, tell},
+    failure::{Usage, tell_error},
     output::Output,
 };
 use afdg_proto::pb::{admin::ListTypesRequest, v1::CallRequest};
@@ -96,10 +96,7 @@ pub async fn run(args: CallArgs, output: &mut Output) -> anyhow::Result<u8> {
         Err(status) => {
             let mut failure = CallFailure::of_status(&status);
             failure.repeat_with = (!key.is_empty()).then(|| format!("--idempotency-key {key}"));
-            match args.output.output {
-                Format::Table => tell(format_args!("error: {failure}")),
-                Format::Json => tell(failure.to_json()),
-            }
+            tell_error(&failure.into(), args.output.output);
             Ok(process::EXIT_FAILED)
         }
     }

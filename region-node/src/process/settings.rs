@@ -5,6 +5,7 @@ use afdg_process::{
     ProcessFile, ProcessSettings, Settings, SettingsError, TimingFile, environment, peer_token,
 };
 use afdg_replication::CheckpointPolicy;
+use afdg_types::limits::NODE_NAME_BYTES_MAX;
 use serde::Deserialize;
 use std::path::PathBuf;
 
@@ -33,9 +34,6 @@ struct CheckpointsFile {
     region_dirty_bytes: Option<u64>,
     wal_bytes: Option<u64>,
 }
-
-/// As the catalog has it (`afdg_catalog_machine::limits::NAME_BYTES_MAX`), which this crate does not know.
-const NODE_NAME_BYTES_MAX: usize = 128;
 
 pub fn resolve(
     file: File,

@@ -207,12 +207,8 @@ impl SledTree {
         Ok(after.filter(|(key, _)| key.first() == Some(&BLOCK)).map(|(key, _)| key[1..].to_vec()))
     }
 
-    /// What the blocks become that the changes touch, one after the other. `changes` are in key order.
-    fn rewrite(
-        &self,
-        changes: &[Change],
-        mut write: impl FnMut(&Rewritten) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    /// Makes the changes, which are in key order, block by block.
+    fn change(&self, changes: &[Change]) -> Result<(), StoreError> {
         let mut left = changes;
         while let Some((key, _)) = left.first() {
             let (bound, block) = self.block_of(key)?;
@@ -227,29 +223,26 @@ impl SledTree {
                 .filter(|(_, value)| value.is_some())
                 .for_each(|(key, _)| self.last_keys.raise(key));
             let blocks = blocks::rewrite(&bound, end.as_deref(), block.clone(), changed.iter())?;
-            write(&Rewritten { bound, old: block, blocks })?;
+            self.write(&Rewritten { bound, old: block, blocks })?;
             left = rest;
         }
         Ok(())
     }
 
-    /// Makes the changes block by block.
-    fn change(&self, changes: &[Change]) -> Result<(), StoreError> {
-        self.rewrite(changes, |rewritten| {
-            for (key, block) in rewritten.writes() {
-                let changed = match block {
-                    Some(block) => self.tree.insert(key, block),
-                    None => self.tree.remove(key),
-                };
-                changed.map_err(self.writing())?;
-            }
-            let mut sum = self.sum();
-            if !rewritten.old.is_empty() {
-                sum.take_away(&rewritten.bound, &rewritten.old);
-            }
-            rewritten.blocks.iter().for_each(|(bound, block)| sum.add(bound, block));
-            Ok(())
-        })
+    fn write(&self, rewritten: &Rewritten) -> Result<(), StoreError> {
+        for (key, block) in rewritten.writes() {
+            let changed = match block {
+                Some(block) => self.tree.insert(key, block),
+                None => self.tree.remove(key),
+            };
+            changed.map_err(self.writing())?;
+        }
+        let mut sum = self.sum();
+        if !rewritten.old.is_empty() {
+            sum.take_away(&rewritten.bound, &rewritten.old);
+        }
+        rewritten.blocks.iter().for_each(|(bound, block)| sum.add(bound, block));
+        Ok(())
     }
 
     /// Makes a tree of the first version into one of this. After a crash it goes on: nothing is removed

@@ -66,6 +66,14 @@ impl Processes {
 
     /// The same, next to one that runs.
     pub async fn start_beside_others(binary: impl Into<PathBuf>, options: Options) -> anyhow::Result<Self> {
+        let mut grid = Self::prepare(binary, options).await?;
+        grid.start_all()?;
+        grid.until_well().await?;
+        Ok(grid)
+    }
+
+    /// A grid on free ports of loopback whose servers are not started yet.
+    pub async fn prepare(binary: impl Into<PathBuf>, options: Options) -> anyhow::Result<Self> {
         let binary = binary.into();
         let folder = tempfile::Builder::new().prefix("afdg-processes-").tempdir()?;
         let world = World::real();
@@ -76,10 +84,7 @@ impl Processes {
             (server.name.clone(), Place { listen, command: command.into(), environment: Vec::new() })
         };
         let places = servers.iter().zip(addresses).map(place).collect();
-        let mut grid = Self::new(binary, options, folder, &places)?;
-        grid.start_all()?;
-        grid.until_well().await?;
-        Ok(grid)
+        Self::new(binary, options, folder, &places)
     }
 
     /// A grid whose servers are not started yet, each with its place.
@@ -105,8 +110,9 @@ impl Processes {
             }
             let mut command = command.clone();
             command.extend(["--config".into(), format!("{}.toml", server.name).into()]);
-            let process = Process::new(folder.path(), &server.name, command);
-            processes.insert(server.name.clone(), process.with_environment(environment.clone()));
+            let mut process = Process::new(folder.path(), &server.name, command);
+            process.set_environment(environment.clone());
+            processes.insert(server.name.clone(), process);
         }
         let began = Instant::now();
         Ok(Self { binary, options, processes, endpoints, folder, began, ended_well: false, _alone: None })

@@ -31,10 +31,6 @@ impl Process {
         Self { command, environment: Vec::new(), folder: folder.to_owned(), log, child: None }
     }
 
-    pub fn with_environment(self, environment: Vec<(String, OsString)>) -> Self {
-        Self { environment, ..self }
-    }
-
     /// For the next start.
     pub fn set_environment(&mut self, environment: Vec<(String, OsString)>) {
         self.environment = environment;

@@ -73,6 +73,31 @@ fn rows_of_version_1_are_packed_when_a_tree_is_opened() {
 
 /// Never edit the bytes: they stand for stores that exist.
 #[test]
+fn a_batch_of_version_1_that_was_interrupted_is_completed() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = SledOptions::new(folder.path().join("rows"));
+    let store = SledStore::open(&options).unwrap();
+    store.tree(258).unwrap();
+    let tree = store.shared.db.open_tree("group-258-1").unwrap();
+    let stored = [(&b"\0mark"[..], &b"old"[..]), (b"\x01key", b"old"), (b"\x01other", b"old")];
+    let batch = [(&b"\0todo"[..], &b"new"[..]), (b"\0redo\0\0\0\0", b"\x03\0\0\0key\x01\x03\0\0\0new")];
+    for (key, value) in stored.into_iter().chain(batch) {
+        tree.insert(key, value).unwrap();
+    }
+    drop((tree, store));
+    for _ in 0..2 {
+        let store = SledStore::open(&options).unwrap();
+        let tree = store.tree(258).unwrap();
+        assert_eq!(tree.mark().unwrap(), Some("new".into()));
+        let rows = vec![("key".into(), "new".into()), ("other".into(), "old".into())];
+        assert_eq!(tree.scan(b"", None, usize::MAX).unwrap(), rows);
+        let stored = store.shared.db.open_tree("group-258-1").unwrap();
+        assert_eq!(stored.len(), 2, "the state and one block");
+    }
+}
+
+/// Never edit the bytes: they stand for stores that exist.
+#[test]
 fn the_bytes_of_version_2_are_frozen() {
     let folder = tempfile::tempdir().unwrap();
     let store = SledStore::open(&SledOptions::new(folder.path().join("rows"))).unwrap();

@@ -275,7 +275,8 @@ impl Disk {
         Ok(())
     }
 
-    /// An error unless the recorded changes, if nothing of them is lost, make what stands below `folder` now.
+    /// An error unless the recorded changes, if nothing of them is lost, make what the files below `folder`
+    /// begin with.
     pub fn check_whole(&self, folder: &Path) -> anyhow::Result<()> {
         self.check_node(ROOT, folder)
     }

@@ -13,19 +13,18 @@
 mod clients;
 mod disk;
 
-use afdg_dev_grid::free_addresses;
-use afdg_runtime::World;
+use afdg_runtime::process::EXIT_SERVER_FAILED;
 use afdg_tests::{
     afdg, preload,
-    processes::{Options, Place, Processes},
+    processes::{Options, Processes},
 };
 use anyhow::{Context, ensure};
 use clap::Parser;
 use clients::Clients;
 use disk::{Disk, Losses};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use rustix::io::Errno;
 use std::{
-    collections::BTreeMap,
     ffi::OsString,
     fs,
     io::Write,
@@ -46,10 +45,6 @@ const END_LIMIT: Duration = Duration::from_secs(60);
 /// The most writes that a disk does before it fails: a catalog server writes little.
 const NODE_WRITES_MAX: u32 = 2_000;
 const CATALOG_WRITES_MAX: u32 = 12;
-const EIO: i32 = 5;
-const ENOSPC: i32 = 28;
-/// What a server exits with that its disk has stopped.
-const EXIT_FAILED: i32 = 3;
 
 /// Takes the power from a grid of real processes again and again, and has disks fail, and checks that
 /// nothing acknowledged is lost. Exits with 0 only if nothing was wrong.
@@ -62,7 +57,7 @@ struct Arguments {
     /// Everything is drawn from it; how calls and writes fall together is up to the machine.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Region nodes, with as many replicas of each region.
+    /// Region nodes. Three hold three replicas of each region, fewer hold one.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=3))]
     nodes: u8,
     /// Takes the end of a sync for nothing, to see that a server which did not sync would be found out.
@@ -132,8 +127,8 @@ impl Run {
             regions: 3,
             region_dirty_bytes: Some(REGION_DIRTY_BYTES),
         };
-        let folder = tempfile::Builder::new().prefix("afdg-power-").tempdir()?;
-        let root = folder.path().canonicalize()?;
+        let mut grid = Processes::prepare(binary, options).await?;
+        let root = grid.folder().canonicalize()?;
         let library = preload::compile(include_str!("recorder.c"), "recorder", &root, Path::new("cc"))?;
         let log = root.join("recorded");
         let environment: Vec<(String, OsString)> = vec![
@@ -141,19 +136,9 @@ impl Run {
             ("POWER_LOG".to_owned(), log.clone().into()),
             ("POWER_ROOT".to_owned(), root.into()),
         ];
-        let world = World::real();
-        let servers = options.servers();
-        let addresses = free_addresses(servers.len(), &*world.net, &*world.entropy).await?;
-        let places: BTreeMap<String, Place> = servers
-            .iter()
-            .zip(addresses)
-            .map(|(server, listen)| {
-                let command = [binary.clone().into(), "server".into(), server.role.into()].into();
-                let environment = if server.role == "extension" { Vec::new() } else { environment.clone() };
-                (server.name.clone(), Place { listen, command, environment })
-            })
-            .collect();
-        let grid = Processes::new(binary, options, folder, &places)?;
+        for name in grid.names().iter().filter(|name| is_data(name)) {
+            grid.set_environment(name, environment.clone())?;
+        }
         let clients = Clients::new(CLIENTS, &grid.endpoints(), &log)?;
         let chance = StdRng::seed_from_u64(arguments.seed);
         let forget_syncs = arguments.forget_syncs;
@@ -180,7 +165,10 @@ impl Run {
         if let Some((name, what)) = &failing {
             // However late it comes to that number of writes.
             let status = self.grid.ended(name, END_LIMIT).await.with_context(|| format!("{name}, {what}"))?;
-            ensure!(status.code() == Some(EXIT_FAILED), "{name} ended with {status} after {what}");
+            ensure!(
+                status.code() == Some(EXIT_SERVER_FAILED.into()),
+                "{name} ended with {status} after {what}"
+            );
             told = format!("{name} had {what} and ended; ");
             self.grid.set_environment(name, self.environment.clone())?;
             self.totals.failed += 1;
@@ -260,10 +248,10 @@ impl Run {
         let most = if name.starts_with("node") { NODE_WRITES_MAX } else { CATALOG_WRITES_MAX };
         let after = self.chance.random_range(0..most);
         let (errno, what) =
-            *[(EIO, "EIO"), (ENOSPC, "ENOSPC")].choose(&mut self.chance).context("no error")?;
+            *[(Errno::IO, "EIO"), (Errno::NOSPC, "ENOSPC")].choose(&mut self.chance).context("no error")?;
         let mut environment = self.environment.clone();
         environment.push(("POWER_FAIL_AFTER".to_owned(), after.to_string().into()));
-        environment.push(("POWER_FAIL_ERRNO".to_owned(), errno.to_string().into()));
+        environment.push(("POWER_FAIL_ERRNO".to_owned(), errno.raw_os_error().to_string().into()));
         self.grid.set_environment(&name, environment)?;
         Ok((name, format!("{what} after {after} writes")))
     }

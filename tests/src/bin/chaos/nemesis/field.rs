@@ -3,7 +3,7 @@
 use super::{Fault, Kind, LeaderDeath, Servers};
 use crate::{network::Network, rights, shim::Shim, small_disk::SmallDisk};
 use afdg_proto::pb::admin::{GetStatusRequest, cluster_client::ClusterClient};
-use afdg_runtime::World;
+use afdg_runtime::{World, process::EXIT_SERVER_FAILED};
 use afdg_tests::{
     client::Client,
     cluster::Cluster,
@@ -23,8 +23,6 @@ use tonic::transport::Endpoint;
 
 /// How often rows go from memory to disk: small, so that short runs see checkpoints and snapshots.
 const REGION_DIRTY_BYTES: u64 = 128 * 1024;
-/// How a server ends whose disk fails: `EXIT_SERVER_FAILED` of `afdg_runtime::process`.
-const EXIT_SERVER_FAILED: i32 = 3;
 /// How long it may take until it notices.
 const END_LIMIT: Duration = Duration::from_secs(30);
 /// What fills up what the log has reserved on a full disk.
@@ -203,7 +201,7 @@ impl Field {
         };
         let status = status.with_context(|| format!("{name}, its disk failing"))?;
         ensure!(
-            status.code() == Some(EXIT_SERVER_FAILED),
+            status.code() == Some(EXIT_SERVER_FAILED.into()),
             "{name} has ended with {status} on a failing disk"
         );
         Ok(())
