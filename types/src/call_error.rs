@@ -194,6 +194,8 @@ reasons! {
     InvalidRequest = "INVALID_REQUEST", InvalidArgument, Never;
     /// A defect of the grid.
     Internal = "INTERNAL", Internal, Never;
+    /// The clocks of two servers are further apart than the grid allows; nothing took effect here.
+    ClocksApart = "CLOCKS_APART", Unavailable, Same;
 }
 
 impl fmt::Display for Reason {

@@ -81,6 +81,12 @@ impl<'a> Journey<'a> {
                 },
             };
             match verdict::of(result) {
+                Verdict::Done(Err(CallError::Grid(error)))
+                    if self.may_be_delivered() && verdict::is_of_one_node(&error) =>
+                {
+                    let again = Again { how: How::Later, error, leader: None };
+                    pause = self.adapt(node, again).await;
+                }
                 Verdict::Done(result) => {
                     self.learn_from(node, &result);
                     return result;
@@ -143,10 +149,11 @@ impl<'a> Journey<'a> {
     /// A caller with a deadline hears of an overload at once and decides by itself; but not after an
     /// attempt that may have been delivered, since the error says that nothing was.
     fn is_for_the_caller(&self, again: &Again) -> bool {
-        again.how == How::Overloaded
-            && self.message.deadline.is_some()
-            && !self.maybe_delivered
-            && self.attempts.is_empty()
+        again.how == How::Overloaded && self.message.deadline.is_some() && !self.may_be_delivered()
+    }
+
+    fn may_be_delivered(&self) -> bool {
+        self.maybe_delivered || !self.attempts.is_empty()
     }
 
     /// Takes in what a failed attempt told. Returns until when to pause, if at all.

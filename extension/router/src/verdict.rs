@@ -55,6 +55,12 @@ fn of_grid_error(error: GridError, leader: Option<NodeId>) -> Verdict {
     Verdict::Again(Again { how, error, leader })
 }
 
+/// Whether another replica may say otherwise than this final answer, since it is about the program that the
+/// node runs and not about the message: it does not show that an earlier attempt had no effect.
+pub(crate) fn is_of_one_node(error: &GridError) -> bool {
+    matches!(error.reason, Reason::UnknownType | Reason::UnknownMethod)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -215,6 +215,19 @@ async fn a_deadline_after_delivery_says_that_the_outcome_is_unknown() {
 }
 
 #[tokio::test]
+async fn what_one_nodes_program_or_clock_lacks_does_not_show_that_nothing_happened() {
+    for reason_of_second in [Reason::UnknownType, Reason::UnknownMethod, Reason::ClocksApart] {
+        let cluster = cluster(&[silent, silent]).await;
+        cluster.nodes[0].answer(refuse(Reason::OutcomeUnknown, 0));
+        cluster.nodes[1].answer(refuse(reason_of_second, 0));
+        assert_eq!(reason(cluster.call(300).await), Reason::DeadlineOutcomeUnknown, "{reason_of_second}");
+    }
+    let cluster = cluster(&[silent]).await;
+    cluster.nodes[0].answer(refuse(Reason::UnknownType, 0));
+    assert_eq!(reason(cluster.call(10_000).await), Reason::UnknownType, "nothing was delivered before");
+}
+
+#[tokio::test]
 async fn a_stale_route_waits_for_the_newer_table() {
     let cluster = cluster(&[silent, ok]).await;
     cluster.nodes[0].answer(refuse(Reason::StaleRoute, 0));

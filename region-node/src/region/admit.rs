@@ -199,10 +199,14 @@ impl Owner {
             Some(made_at_ms) if made_at_ms > now_ms + limits::CLOCK_SKEW_MS_MAX => {
                 admission.reply_to.refuse(
                     GridError::new(
-                        Reason::RequestMalformed,
-                        "the message's id is from the future: check the clocks of the servers",
-                    )
-                    .with("field", "message_id"),
+                        Reason::ClocksApart,
+                        format!(
+                            "the message's id was made {} ms in the future: the clock of the server that made it, \
+                             or of node {}, is wrong",
+                            made_at_ms - now_ms,
+                            self.here.node
+                        ),
+                    ),
                 );
                 None
             }

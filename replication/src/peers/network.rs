@@ -11,7 +11,7 @@ use crate::{
 };
 use afdg_proto::pb::internal::{PeerKind, SnapshotChunk};
 use bytes::Bytes;
-use futures::{Stream, StreamExt, stream::BoxStream};
+use futures::{FutureExt, Stream, StreamExt, stream::BoxStream};
 use openraft::{
     OptionalSend,
     base::{BoxFuture, BoxStream as RaftStream},
@@ -20,7 +20,12 @@ use openraft::{
     network::{Backoff, RPCOption, RaftNetworkFactory, v2::RaftNetworkV2},
     raft::{SnapshotResponse, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse},
 };
-use std::{future::Future, time::Duration};
+use std::{
+    collections::VecDeque,
+    future::Future,
+    task::{Poll, ready},
+    time::Duration,
+};
 
 /// Append requests of one group under way to one peer at the same time.
 const APPENDS_IN_FLIGHT_MAX: usize = 32;
@@ -84,6 +89,54 @@ async fn wait_append(answer: Result<Answer, RequestError>) -> Result<AppendRespo
         Err(elapsed) => return Err(unreachable(&elapsed)),
     };
     codec::decode_append_response(&body).map_err(|error| unreachable(&error))
+}
+
+/// An append under way.
+struct Append {
+    /// The last entry that the peer has once it answers.
+    last: Option<LogId>,
+    answer: futures::future::BoxFuture<'static, Result<Appended, RPCError<Types>>>,
+}
+
+/// A peer's answer, with the entries before and at the end of its append.
+type Appended = (AppendResponse, Option<LogId>, Option<LogId>);
+
+/// Answers in the order of their appends, while later ones are already under way.
+///
+/// openraft tells by an answer's last entry which appends it answers, and takes the time at which the last of
+/// those was sent for the beginning of the leader's lease. An append without entries ends where the one before
+/// it does: if it is under way, the answer to the earlier one would be taken for its own too, and the lease
+/// would begin too late, at a leader that was held up by as much as that was. So such an answer is held back
+/// for the later one's.
+fn pipeline(
+    appends: BoxStream<'static, Append>,
+) -> impl Stream<Item = Result<Appended, RPCError<Types>>> + Send {
+    let mut appends = appends.fuse();
+    let mut under_way: VecDeque<Append> = VecDeque::new();
+    futures::stream::poll_fn(move |context| {
+        loop {
+            while under_way.len() < APPENDS_IN_FLIGHT_MAX {
+                match appends.poll_next_unpin(context) {
+                    Poll::Ready(Some(append)) => under_way.push_back(append),
+                    Poll::Ready(None) | Poll::Pending => break,
+                }
+            }
+            let Some(first) = under_way.front_mut() else {
+                return if appends.is_done() { Poll::Ready(None) } else { Poll::Pending };
+            };
+            let answer = ready!(first.answer.poll_unpin(context));
+            let last = first.last;
+            under_way.pop_front();
+            let is_taken = match &answer {
+                Ok((AppendResponse::Success, _, _)) => true,
+                Ok((AppendResponse::PartialSuccess(up_to), _, _)) => *up_to == last,
+                _ => false,
+            };
+            if !(is_taken && under_way.front().is_some_and(|next| next.last == last)) {
+                return Poll::Ready(Some(answer));
+            }
+        }
+    })
 }
 
 /// Results up to and with the first that ends the pipeline: an error, a conflict, or an append that was
@@ -151,11 +204,11 @@ impl RaftNetworkV2<Types> for PeerNetwork {
                     (network.send_append(&request).await, prev, last)
                 }
             });
-            let answers: BoxStream<'static, _> = sent
-                .map(|(answer, prev, last)| async move { Ok((wait_append(answer).await?, prev, last)) })
-                .buffered(APPENDS_IN_FLIGHT_MAX)
-                .boxed();
-            let results: RaftStream<'s, _> = Box::pin(until_broken(answers));
+            let sent = sent.map(|(answer, prev, last)| {
+                let answer = async move { Ok((wait_append(answer).await?, prev, last)) };
+                Append { last, answer: answer.boxed() }
+            });
+            let results: RaftStream<'s, _> = Box::pin(until_broken(pipeline(sent.boxed()).boxed()));
             Ok(results)
         })
     }
@@ -218,5 +271,69 @@ impl RaftNetworkV2<Types> for PeerNetwork {
 
     fn backoff(&self) -> Option<Backoff> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::{channel::mpsc, poll};
+    use tokio::sync::oneshot;
+
+    fn entry(index: u64) -> Option<LogId> {
+        Some(LogId::new_term_index(1, index))
+    }
+
+    struct Peer {
+        appends: mpsc::UnboundedSender<Append>,
+    }
+
+    impl Peer {
+        /// An append of the entries between the two.
+        fn append(&self, prev: Option<LogId>, last: Option<LogId>) -> oneshot::Sender<AppendResponse> {
+            let (answer, waiting) = oneshot::channel();
+            let answer_of = async move {
+                let gone = |_| RPCError::Unreachable(Unreachable::from_string("the peer is gone"));
+                Ok((waiting.await.map_err(gone)?, prev, last))
+            };
+            self.appends.unbounded_send(Append { last, answer: answer_of.boxed() }).unwrap();
+            answer
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_not_taken_for_that_of_a_later_append_without_entries() {
+        let (appends, sent) = mpsc::unbounded();
+        let peer = Peer { appends };
+        let mut answers = pipeline(sent.boxed()).boxed();
+        let first = peer.append(entry(1), entry(2));
+        let empty = peer.append(entry(2), entry(2));
+        let third = peer.append(entry(2), entry(3));
+        first.send(AppendResponse::Success).unwrap();
+        assert!(poll!(answers.next()).is_pending(), "nothing shows that the second was answered");
+        empty.send(AppendResponse::Success).unwrap();
+        let Some(Ok((_, prev, last))) = answers.next().await else { panic!("no answer") };
+        assert_eq!((prev, last), (entry(2), entry(2)));
+        third.send(AppendResponse::Success).unwrap();
+        assert_eq!(answers.next().await.unwrap().unwrap().2, entry(3));
+
+        // One that is alone is answered at once.
+        peer.append(entry(3), entry(3)).send(AppendResponse::Success).unwrap();
+        assert_eq!(answers.next().await.unwrap().unwrap().2, entry(3));
+        drop(peer);
+        assert!(answers.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_refused_append_is_told_whatever_comes_behind_it() {
+        let (appends, sent) = mpsc::unbounded();
+        let peer = Peer { appends };
+        let mut answers = pipeline(sent.boxed()).boxed();
+        let first = peer.append(entry(1), entry(2));
+        let empty = peer.append(entry(2), entry(2));
+        first.send(AppendResponse::Conflict).unwrap();
+        assert!(matches!(answers.next().await, Some(Ok((AppendResponse::Conflict, _, _)))));
+        drop(empty);
+        assert!(matches!(answers.next().await, Some(Err(_))));
     }
 }
