@@ -1,3 +1,3 @@
 fn main() -> Result<(), afdg_agent_build::Error> {
-    afdg_agent_build::compile(&["proto/register/v1/register.proto"], &["proto"])
+    afdg_agent_build::compile(&["proto/register/v1/register.proto", "proto/mail/v1/mail.proto"], &["proto"])
 }

@@ -7,8 +7,8 @@ use prost::Message;
 use std::{fmt, marker::PhantomData};
 
 /// One message to one agent and the type of its response. Nothing is sent until it is given to
-/// [`Context::call`](crate::Context::call), [`Context::call_all`](crate::Context::call_all) or, in
-/// tests, [`TestGrid::call`](crate::testing::TestGrid::call).
+/// [`Context::call`](crate::Context::call), [`Context::call_all`](crate::Context::call_all),
+/// [`Context::send`](crate::Context::send) or, in tests, [`TestGrid::call`](crate::testing::TestGrid::call).
 ///
 /// A wrong key and a request that is too large show as an error of the call.
 #[must_use = "a call does nothing until it is given to Context::call"]

@@ -1,15 +1,17 @@
 //! What a handler may know and do during its turn.
 
 use crate::{
-    call::Call,
+    call::{Call, Target},
     entity::Entity,
     error::{CallError, refusal_of},
-    host::{Turn, TurnFailure, TurnOutput, TurnView},
+    host::{Turn, TurnFailure, TurnOutput, TurnSend, TurnView},
     store::Store,
 };
 use afdg_types::{
     AgentError, AgentRef, GridError, MessageId, Reason,
-    limits::{MESSAGE_BYTES_MAX, TURN_CALLS_MAX, TURN_CALLS_PARALLEL_MAX},
+    limits::{
+        MESSAGE_BYTES_MAX, SEND_DELAY_MS_MAX, TURN_CALLS_MAX, TURN_CALLS_PARALLEL_MAX, TURN_EFFECT_BYTES_MAX,
+    },
 };
 use bytes::Bytes;
 use futures::{StreamExt, stream};
@@ -25,6 +27,8 @@ pub const ENTITIES_LISTED_MAX: usize = 10_000;
 pub const REFUSAL_MESSAGE_BYTES_MAX: usize = 2 * 1024;
 /// Most bytes of a refusal's metadata, keys and values; entries past it are left out.
 pub const REFUSAL_METADATA_BYTES_MAX: usize = 4 * 1024;
+/// What a send carries besides its names and its request.
+const SEND_OVERHEAD_BYTES: usize = 64;
 
 /// The turn's view of its agent and of the grid. Time and randomness come from here only, so that a
 /// turn that is run again takes the same way.
@@ -43,7 +47,10 @@ pub struct Context {
     now_ms: u64,
     random: u64,
     read_only: bool,
-    calls_made: u32,
+    /// Calls and sends so far.
+    messages: u32,
+    sends: Vec<TurnSend>,
+    send_bytes: usize,
     failure: Option<TurnFailure>,
     pub(crate) store: Store,
 }
@@ -57,7 +64,9 @@ impl Context {
             now_ms: turn.now_ms,
             random: turn.seed,
             read_only: turn.read_only,
-            calls_made: 0,
+            messages: 0,
+            sends: Vec::new(),
+            send_bytes: 0,
             failure: None,
             store: Store::new(view),
         }
@@ -129,16 +138,11 @@ impl Context {
     }
 
     /// Calls agents side by side, [`TURN_CALLS_PARALLEL_MAX`] at a time, and waits for all. Results
-    /// stand in the order of the calls, each by itself. A turn makes at most [`TURN_CALLS_MAX`] calls.
+    /// stand in the order of the calls, each by itself. A turn makes at most [`TURN_CALLS_MAX`] calls and sends.
     pub async fn call_all<R: Message + Default>(&mut self, calls: Vec<Call<R>>) -> Vec<Result<R, CallError>> {
-        let Some(first) = self.number_calls(calls.len()) else {
+        let Some(first) = self.number_messages(calls.len()) else {
             // A turn that can't commit must not go on touching others.
-            let failure = self.failure.as_ref().map(GridError::from);
-            let refuse = |_| match &failure {
-                Some(error) => Err(CallError::Grid(error.clone())),
-                None => Err(CallError::grid(Reason::Internal, "the turn has failed")),
-            };
-            return calls.into_iter().map(refuse).collect();
+            return calls.into_iter().map(|_| Err(self.has_failed())).collect();
         };
         let view = self.store.view();
         let answers = (first..).zip(calls).map(|(ordinal, call)| {
@@ -152,25 +156,69 @@ impl Context {
         stream::iter(answers).buffered(TURN_CALLS_PARALLEL_MAX).collect().await
     }
 
+    /// Sends a message to another agent, or to this one, and waits for nothing: it leaves once this turn is
+    /// committed, and takes effect exactly once. Messages from this agent to one other agent take effect in
+    /// the order in which they were sent; one whose turn fails is tried again, and stands in the list of
+    /// dead letters if it keeps failing. The response is recorded under the id that this returns.
+    ///
+    /// It counts among the turn's calls, and its bytes among those that a turn may write.
+    pub fn send<R: Message + Default>(&mut self, call: Call<R>) -> Result<MessageId, CallError> {
+        self.send_after(Duration::ZERO, call)
+    }
+
+    /// [`Context::send`], held back until `delay` has passed since the turn's time, at most
+    /// [`SEND_DELAY_MS_MAX`]. Delayed messages take effect in the order in which they are due.
+    pub fn send_after<R: Message + Default>(
+        &mut self,
+        delay: Duration,
+        call: Call<R>,
+    ) -> Result<MessageId, CallError> {
+        let target = call.target()?;
+        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        if delay_ms > SEND_DELAY_MS_MAX {
+            return Err(CallError::grid(
+                Reason::RequestMalformed,
+                format!("a message is held back for {SEND_DELAY_MS_MAX} ms at most; this one for {delay_ms}"),
+            ));
+        }
+        self.check_writable().map_err(CallError::Agent)?;
+        let Some(ordinal) = self.number_messages(1) else { return Err(self.has_failed()) };
+        let Target { agent, method, request } = target;
+        self.send_bytes += SEND_OVERHEAD_BYTES + agent.as_str().len() + method.len() + request.len();
+        self.sends.push(TurnSend { ordinal, agent, method, request, delay_ms });
+        if self.send_bytes > TURN_EFFECT_BYTES_MAX {
+            let text = format!("the turn sends more than {TURN_EFFECT_BYTES_MAX} bytes of messages");
+            return Err(CallError::Agent(self.fail(TurnFailure::TooLarge(text))));
+        }
+        Ok(MessageId::derived(self.message_id, ordinal))
+    }
+
     /// The first of `count` ordinals in a row, given out before any of the calls starts; none once the
     /// turn has failed.
-    fn number_calls(&mut self, count: usize) -> Option<u32> {
+    fn number_messages(&mut self, count: usize) -> Option<u32> {
         if self.failure.is_some() {
             return None;
         }
-        let first = self.calls_made;
+        let first = self.messages;
         match u32::try_from(count).ok().and_then(|count| first.checked_add(count)) {
-            Some(calls) if calls <= TURN_CALLS_MAX => {
-                self.calls_made = calls;
+            Some(messages) if messages <= TURN_CALLS_MAX => {
+                self.messages = messages;
                 Some(first)
             }
             _ => {
                 self.fail(TurnFailure::TooLarge(format!(
-                    "a turn makes at most {TURN_CALLS_MAX} calls; this one wanted {}",
+                    "a turn makes at most {TURN_CALLS_MAX} calls and sends; this one wanted {}",
                     count.saturating_add(first as usize)
                 )));
                 None
             }
+        }
+    }
+
+    fn has_failed(&self) -> CallError {
+        match &self.failure {
+            Some(failure) => CallError::Grid(GridError::from(failure)),
+            None => CallError::grid(Reason::Internal, "the turn has failed"),
         }
     }
 
@@ -199,8 +247,12 @@ impl Context {
                 self.method,
                 response.len()
             ))),
-            Ok(response) => Ok(TurnOutput { reply: Ok(response), writes: self.store.into_writes() }),
-            Err(refusal) => Ok(TurnOutput { reply: Err(cut(refusal)), writes: Vec::new() }),
+            Ok(response) => {
+                Ok(TurnOutput { reply: Ok(response), writes: self.store.into_writes(), sends: self.sends })
+            }
+            Err(refusal) => {
+                Ok(TurnOutput { reply: Err(cut(refusal)), writes: Vec::new(), sends: Vec::new() })
+            }
         }
     }
 }

@@ -5,7 +5,7 @@
 //! languages fits the same trait.
 
 use crate::row::Row;
-use afdg_types::{AgentError, AgentRef, CallError, GridError, MessageId, Reason};
+use afdg_types::{AgentError, AgentRef, CallError, GridError, MessageId, Reason, limits};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -27,6 +27,48 @@ pub struct TypeDescription {
     /// Serialized `google.protobuf.FileDescriptorSet` with the service's file and all that it imports.
     pub descriptors: Bytes,
     pub methods: Vec<MethodDescription>,
+    pub send_retry: SendRetry,
+}
+
+/// How often, and how soon, a message that nobody waits for is tried again when its turn fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SendRetry {
+    /// Turns that it gets before it is a dead letter.
+    pub attempts_max: u32,
+    /// Pause before the second of them, in milliseconds; it doubles from then on.
+    pub pause_ms_min: u64,
+    /// Longest pause, in milliseconds.
+    pub pause_ms_max: u64,
+}
+
+impl Default for SendRetry {
+    fn default() -> Self {
+        Self {
+            attempts_max: limits::SEND_ATTEMPTS_MAX,
+            pause_ms_min: limits::SEND_RETRY_MS_MIN,
+            pause_ms_max: limits::SEND_RETRY_MS_MAX,
+        }
+    }
+}
+
+impl SendRetry {
+    /// What the type's options say; 0 stands for the default.
+    pub fn new(attempts_max: u32, pause_ms_min: u32, pause_ms_max: u32) -> Self {
+        let default = Self::default();
+        let pause_ms_min = if pause_ms_min == 0 { default.pause_ms_min } else { u64::from(pause_ms_min) };
+        let pause_ms_max = if pause_ms_max == 0 { default.pause_ms_max } else { u64::from(pause_ms_max) };
+        Self {
+            attempts_max: if attempts_max == 0 { default.attempts_max } else { attempts_max },
+            pause_ms_min,
+            pause_ms_max: pause_ms_max.max(pause_ms_min),
+        }
+    }
+
+    /// The pause after so many failures, in milliseconds.
+    pub fn pause_ms(&self, failures: u32) -> u64 {
+        let doublings = failures.saturating_sub(1).min(63);
+        self.pause_ms_min.saturating_mul(1 << doublings).min(self.pause_ms_max)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,9 +128,23 @@ pub trait TurnView: Send + Sync + 'static {
 /// What a turn leaves behind.
 #[derive(Clone, Debug)]
 pub struct TurnOutput {
-    /// The response message, or the handler's refusal, with which no writes go.
+    /// The response message, or the handler's refusal, with which no writes and no sends go.
     pub reply: Result<Bytes, AgentError>,
     pub writes: Vec<RowWrite>,
+    /// Messages that leave once the turn is committed, in this order.
+    pub sends: Vec<TurnSend>,
+}
+
+/// A message that nobody waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TurnSend {
+    /// Its place among the turn's calls and sends; with the turn's message id it makes the message's id.
+    pub ordinal: u32,
+    pub agent: AgentRef,
+    pub method: String,
+    pub request: Bytes,
+    /// How long after the turn's time it is held back.
+    pub delay_ms: u64,
 }
 
 /// One change of an agent's rows, in order.
@@ -135,5 +191,24 @@ impl From<&TurnFailure> for GridError {
             TurnFailure::Abandoned => Reason::NotLeader,
         };
         GridError::new(reason, failure.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SendRetry;
+
+    #[test]
+    fn pauses_double_between_their_bounds() {
+        let pauses = |retry: SendRetry| (1..=13).map(|failures| retry.pause_ms(failures)).collect::<Vec<_>>();
+        let doubling = [50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 51_200, 60_000, 60_000];
+        assert_eq!(pauses(SendRetry::new(0, 0, 0)), doubling);
+        assert_eq!(SendRetry::default().pause_ms(u32::MAX), 60_000);
+        assert_eq!(SendRetry::new(3, 1_000, 1_500).pause_ms(2), 1_500);
+        assert_eq!(
+            SendRetry::new(3, 90_000, 0).pause_ms(1),
+            90_000,
+            "the longest is no shorter than the first"
+        );
     }
 }

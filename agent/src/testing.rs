@@ -2,16 +2,18 @@
 //!
 //! A [`TestGrid`] keeps agents' rows in memory, as the bytes that a region would store, and runs turns
 //! as the grid does: a refused or failed turn changes nothing, agents may call one another, a call
-//! that would close a cycle is refused, and time and randomness are what the test sets.
+//! that would close a cycle is refused, and time and randomness are what the test sets. What turns send
+//! is delivered once the message from outside is answered, or when it is due and the test asks for it.
 //!
 //! What it leaves out on purpose: everything that takes more than one machine. It runs one turn after
 //! the other, so calls of [`Context::call_all`](crate::Context::call_all) go in the order of their
-//! list, and a message has no deadline. A panic of a handler reaches the test.
+//! list, and a message has no deadline. A send whose turn fails is not tried again: the test can look at
+//! it. A panic of a handler reaches the test.
 
 use crate::{
     call::{Call, Target},
     error::CallError,
-    host::{AgentHost, RowWrite, Turn, TurnFailure, TurnView, TypeDescription},
+    host::{AgentHost, RowWrite, Turn, TurnFailure, TurnSend, TurnView, TypeDescription},
     inspect,
     native::{AgentType, NativeHost},
     row::Row,
@@ -47,6 +49,18 @@ struct State {
     messages: u64,
     agents: BTreeMap<AgentRef, Arc<AgentRows>>,
     last_turn_bytes: usize,
+    /// On their way, by when they are due and in which order they were sent.
+    sends: BTreeMap<(u64, u64), (MessageId, Target)>,
+    sent: u64,
+    failed_sends: Vec<FailedSend>,
+}
+
+/// A message that a turn sent and whose own turn failed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FailedSend {
+    pub agent: AgentRef,
+    pub method: String,
+    pub error: CallError,
 }
 
 impl TestGrid {
@@ -63,6 +77,9 @@ impl TestGrid {
             messages: 0,
             agents: BTreeMap::new(),
             last_turn_bytes: 0,
+            sends: BTreeMap::new(),
+            sent: 0,
+            failed_sends: Vec::new(),
         };
         Self {
             types: host.types().into(),
@@ -82,7 +99,8 @@ impl TestGrid {
         self.state().seed = seed;
     }
 
-    /// Calls an agent as a client would.
+    /// Calls an agent as a client would; what its turn and those that follow from it send is delivered
+    /// before this returns, as far as it is due.
     pub async fn call<R: Message + Default>(&self, call: Call<R>) -> Result<R, CallError> {
         let target = call.target()?;
         let _one_message = self.one_message.lock().await;
@@ -91,8 +109,43 @@ impl TestGrid {
             state.messages += 1;
             MessageId::from_router(state.now_ms, state.messages.into())
         };
-        let answer = self.run(message_id, target, Vec::new()).await?;
-        Call::response(answer)
+        let answer = self.run(message_id, target, Vec::new()).await;
+        self.deliver().await;
+        Call::response(answer?)
+    }
+
+    /// Delivers what was sent and is due: after [`TestGrid::set_now_ms`].
+    pub async fn deliver_due(&self) {
+        let _one_message = self.one_message.lock().await;
+        self.deliver().await;
+    }
+
+    /// Messages that turns have sent and that are not due yet.
+    pub fn sends_waiting(&self) -> usize {
+        self.state().sends.len()
+    }
+
+    /// Sends whose turn failed, in that order; they are forgotten here.
+    pub fn take_failed_sends(&self) -> Vec<FailedSend> {
+        std::mem::take(&mut self.state().failed_sends)
+    }
+
+    async fn deliver(&self) {
+        while let Some((message_id, target)) = self.next_due() {
+            let (agent, method) = (target.agent.clone(), target.method.clone());
+            if let Err(error) = self.run(message_id, target, Vec::new()).await {
+                self.state().failed_sends.push(FailedSend { agent, method, error });
+            }
+        }
+    }
+
+    fn next_due(&self) -> Option<(MessageId, Target)> {
+        let mut state = self.state();
+        let first = state.sends.first_key_value().map(|((due_ms, _), _)| *due_ms);
+        if first? > state.now_ms {
+            return None;
+        }
+        state.sends.pop_first().map(|(_, send)| send)
     }
 
     /// All items of an agent's entity as JSON; none if there is no such entity.
@@ -146,6 +199,12 @@ impl TestGrid {
         let rows = state.agents.entry(agent).or_default();
         let bytes = apply(Arc::make_mut(rows), output.writes);
         state.last_turn_bytes = bytes;
+        for TurnSend { ordinal, agent, method, request, delay_ms } in output.sends {
+            state.sent += 1;
+            let place = (now_ms.saturating_add(delay_ms), state.sent);
+            let target = Target { agent, method, request };
+            state.sends.insert(place, (MessageId::derived(message_id, ordinal), target));
+        }
         Ok(response)
     }
 

@@ -31,6 +31,10 @@ enum Command {
     Dev(dev::DevArgs),
     /// Call an agent, in JSON
     Call(call::CallArgs),
+    /// Send an agent a message that nobody waits for, in JSON
+    Send(call::send::SendArgs),
+    /// Wait for the result of a message that was sent before
+    Attach(call::attach::AttachArgs),
     /// Show whether the grid is well
     Status(admin::status::StatusArgs),
     /// Show region nodes
@@ -41,6 +45,8 @@ enum Command {
     Type(admin::agent_type::TypeArgs),
     /// Show agents and what they hold
     Agent(admin::agent::AgentArgs),
+    /// Show messages that were given up, have them tried again or drop them
+    DeadLetter(admin::dead_letter::DeadLetterArgs),
     /// Show who changed what in the cluster, and why
     Audit(admin::audit::AuditArgs),
     /// Run a shop with thousands of customers on a grid, and check every one to the cent
@@ -90,6 +96,9 @@ async fn run(command: Command, output: &mut Output) -> anyhow::Result<u8> {
         Command::Server(args) => server::run(args, output).await,
         Command::Config(args) => server::config(args, output),
         Command::Call(args) => call::run(args, output).await,
+        Command::Send(args) => call::send::run(args, output).await,
+        Command::Attach(args) => call::attach::run(args, output).await,
+        Command::DeadLetter(args) => admin::dead_letter::run(args, output).await,
         Command::Status(args) => admin::status::run(args, output).await,
         Command::Node(args) => admin::node::run(args, output).await,
         Command::Region(args) => admin::region::run(args, output).await,
@@ -115,6 +124,14 @@ mod tests {
         for line in [
             "afdg call bank.v1.Account/alice Deposit {\"cents\":500} --endpoint http://a:1 --timeout 5s",
             "afdg call bank.v1.Account/alice GetBalance -o json",
+            "afdg send bank.v1.Account/alice Deposit {\"cents\":500} --delay 5s --idempotency-key k",
+            "afdg attach bank.v1.Account/alice Deposit 01980a0e-6c1c-7b60-8b1e-0f4d7c1f2a33",
+            "afdg attach bank.v1.Account/alice Deposit --idempotency-key k --timeout 5s",
+            "afdg dead-letter list --type bank.v1.Account --reason X --limit 0 -o json",
+            "afdg dead-letter show 17@bank.v1.Account/alice",
+            "afdg dead-letter retry 17@bank.v1.Account/alice 18@bank.v1.Account/bob",
+            "afdg dead-letter drop --agent bank.v1.Account/alice --dry-run",
+            "afdg dead-letter drop --all",
             "afdg status -o json",
             "afdg node list",
             "afdg node describe node-1",
@@ -147,6 +164,9 @@ mod tests {
             "afdg status -o xml",
             "afdg dev --catalogs 2",
             "afdg server catalog",
+            "afdg attach bank.v1.Account/alice Deposit",
+            "afdg attach bank.v1.Account/alice Deposit id --idempotency-key k",
+            "afdg dead-letter drop --all --method M",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line} was taken");
         }

@@ -54,7 +54,8 @@ impl AgentCall {
         let refused = |error: GridError| of_grid_error(&error);
         let timeout = headers::timeout(&self.headers).map_err(refused)?;
         let deadline = headers::deadline_after(timeout);
-        headers::check_mode(&self.headers).map_err(refused)?;
+        let now_ms = self.caller.router.now_ms();
+        let purpose = headers::purpose(&self.headers, now_ms).map_err(refused)?;
         let (agent_type, method) = split(&self.path).map_err(refused)?;
         let info = self.caller.router.agent_type(agent_type, deadline).await.map_err(refused)?;
         let Some(described) = info.methods.get(method) else {
@@ -69,7 +70,7 @@ impl AgentCall {
             key_field::agent(agent_type, key).map_err(refused)?
         };
         let idempotency_key = headers::idempotency_key(&self.headers).map_err(refused)?;
-        let call = Call { agent, method, request, idempotency_key, deadline };
+        let call = Call { agent, method, request, idempotency_key, deadline, purpose };
         let (response, id) = self.caller.call(call).await?;
         let mut response = Response::new(response);
         if let Ok(value) = id.to_string().parse() {

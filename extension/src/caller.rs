@@ -2,11 +2,11 @@
 
 use crate::{headers, key_field};
 use afdg_proto::{
-    pb::v1::{CallRequest, CallResponse},
+    pb::v1::{AttachRequest, CallRequest, CallResponse, SendRequest, attach_request},
     status::of_call_error,
 };
 use afdg_router::{OutgoingMessage, Router, unknown_method};
-use afdg_types::{AgentRef, CallError, MessageId};
+use afdg_types::{AgentRef, CallError, GridError, MessageId, Purpose, Reason};
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -25,6 +25,7 @@ pub(crate) struct Call<'a> {
     pub(crate) request: Bytes,
     pub(crate) idempotency_key: Option<&'a str>,
     pub(crate) deadline: Instant,
+    pub(crate) purpose: Purpose,
 }
 
 impl Caller {
@@ -42,6 +43,7 @@ impl Caller {
             id,
             deadline: Some(call.deadline),
             chain: Vec::new(),
+            purpose: call.purpose,
         };
         match self.router.call(message).await {
             Ok(response) => Ok((response, id)),
@@ -55,23 +57,53 @@ impl Caller {
         call: CallRequest,
         transport_deadline: Option<Instant>,
     ) -> Result<CallResponse, Status> {
-        let deadline = match (call.timeout_ms, transport_deadline) {
-            (0, Some(transport)) => transport,
-            (0, None) => headers::deadline_after(None),
-            (ms, transport) => {
-                let own = headers::deadline_after(Some(Duration::from_millis(ms)));
-                transport.map_or(own, |transport| own.min(transport))
-            }
-        };
-        let prepared = self.prepare(&call, deadline).await;
+        let deadline = deadline_of(call.timeout_ms, transport_deadline);
+        let prepared = self.prepare(&call, deadline, Purpose::Call).await;
         let prepared = prepared.map_err(|error| of_call_error(&error, &call.agent))?;
         let (response, id) = self.call(prepared).await?;
         Ok(CallResponse { response, message_id: id.to_string() })
     }
 
+    /// A message through `afdg.v1.Grid` that nobody waits for. Returns the id under which it takes effect.
+    pub(crate) async fn grid_send(
+        &self,
+        send: SendRequest,
+        transport_deadline: Option<Instant>,
+    ) -> Result<MessageId, Status> {
+        let SendRequest { agent, method, request, idempotency_key, timeout_ms, delay_ms } = send;
+        let deadline = deadline_of(timeout_ms, transport_deadline);
+        let purpose = headers::sending(delay_ms, self.router.now_ms())
+            .map_err(|error| of_call_error(&error.with("field", "delay_ms").into(), &agent))?;
+        let call = CallRequest { agent, method, request, idempotency_key, timeout_ms };
+        let prepared = self.prepare(&call, deadline, purpose).await;
+        let prepared = prepared.map_err(|error| of_call_error(&error, &call.agent))?;
+        Ok(self.call(prepared).await?.1)
+    }
+
+    /// Waits for the result of a message that was sent before.
+    pub(crate) async fn grid_attach(
+        &self,
+        attach: AttachRequest,
+        transport_deadline: Option<Instant>,
+    ) -> Result<CallResponse, Status> {
+        let deadline = deadline_of(attach.timeout_ms, transport_deadline);
+        let message = attached(&attach, deadline);
+        let message = message.map_err(|error| of_call_error(&error.into(), &attach.agent))?;
+        let (id, agent_type) = (message.id, message.agent.agent_type().to_owned());
+        match self.router.call(message).await {
+            Ok(response) => Ok(CallResponse { response, message_id: id.to_string() }),
+            Err(error) => Err(with_message_id(of_call_error(&error, &agent_type), id)),
+        }
+    }
+
     /// Checks the parts. The request's key field may be empty, and is filled in then, since the handler
     /// may read it there.
-    async fn prepare<'a>(&self, call: &'a CallRequest, deadline: Instant) -> Result<Call<'a>, CallError> {
+    async fn prepare<'a>(
+        &self,
+        call: &'a CallRequest,
+        deadline: Instant,
+        purpose: Purpose,
+    ) -> Result<Call<'a>, CallError> {
         let agent: AgentRef = call.agent.parse().map_err(|error| key_field::refusal(&error))?;
         let idempotency_key = match call.idempotency_key.as_str() {
             "" => None,
@@ -89,8 +121,43 @@ impl Caller {
                 request = key_field::insert(&request, number, agent.key());
             }
         }
-        Ok(Call { agent, method: &call.method, request, idempotency_key, deadline })
+        Ok(Call { agent, method: &call.method, request, idempotency_key, deadline, purpose })
     }
+}
+
+/// When a request ends that allows itself `timeout_ms`, if that is not 0, inside a request with a deadline.
+fn deadline_of(timeout_ms: u64, transport_deadline: Option<Instant>) -> Instant {
+    match (timeout_ms, transport_deadline) {
+        (0, Some(transport)) => transport,
+        (0, None) => headers::deadline_after(None),
+        (ms, transport) => {
+            let own = headers::deadline_after(Some(Duration::from_millis(ms)));
+            transport.map_or(own, |transport| own.min(transport))
+        }
+    }
+}
+
+fn attached(attach: &AttachRequest, deadline: Instant) -> Result<OutgoingMessage, GridError> {
+    let agent: AgentRef = attach.agent.parse().map_err(|error| key_field::refusal(&error))?;
+    let malformed = |what: &str| GridError::new(Reason::RequestMalformed, what).with("field", "message_id");
+    let id = match &attach.message {
+        Some(attach_request::Message::MessageId(id)) => {
+            id.parse().map_err(|error: afdg_types::MessageIdError| malformed(&error.to_string()))?
+        }
+        Some(attach_request::Message::IdempotencyKey(key)) => {
+            MessageId::from_idempotency_key(&agent, headers::check_idempotency_key(key)?)
+        }
+        None => return Err(malformed("the message's id or its idempotency key is missing")),
+    };
+    Ok(OutgoingMessage {
+        agent,
+        method: String::new(),
+        request: Bytes::new(),
+        id,
+        deadline: Some(deadline),
+        chain: Vec::new(),
+        purpose: Purpose::Attach,
+    })
 }
 
 /// Shows under which id the message may have taken effect, or can be repeated.

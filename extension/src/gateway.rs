@@ -2,11 +2,15 @@
 
 use crate::{
     agent_calls, agents_admin::AgentsAdmin, budget::Budget, caller::Caller, cluster_admin::ClusterAdmin,
-    config::ENVELOPE_BYTES_MAX, grid::Grid, health::HealthService, intake::Intake, reflection::Reflection,
+    config::ENVELOPE_BYTES_MAX, dead_letters_admin::DeadLettersAdmin, grid::Grid, health::HealthService,
+    intake::Intake, reflection::Reflection,
 };
 use afdg_proto::{
     pb::{
-        admin::{agents_server::AgentsServer, cluster_server::ClusterServer},
+        admin::{
+            agents_server::AgentsServer, cluster_server::ClusterServer,
+            dead_letters_server::DeadLettersServer,
+        },
         v1::grid_server::GridServer,
     },
     status::of_grid_error,
@@ -45,6 +49,7 @@ struct Rest {
     grid: GridServer<Grid>,
     cluster: ClusterServer<ClusterAdmin>,
     agents: AgentsServer<AgentsAdmin>,
+    dead_letters: DeadLettersServer<DeadLettersAdmin>,
     reflection_v1: ReflectionV1<Reflection>,
     reflection_v1alpha: ReflectionV1Alpha<Reflection>,
 }
@@ -67,7 +72,10 @@ impl Gateway {
             caller,
             grid: GridServer::new(grid).max_decoding_message_size(ENVELOPED_BYTES_MAX),
             cluster: ClusterServer::new(cluster).max_decoding_message_size(ENVELOPED_BYTES_MAX),
-            agents: AgentsServer::new(AgentsAdmin { router }).max_decoding_message_size(ENVELOPED_BYTES_MAX),
+            agents: AgentsServer::new(AgentsAdmin { router: router.clone() })
+                .max_decoding_message_size(ENVELOPED_BYTES_MAX),
+            dead_letters: DeadLettersServer::new(DeadLettersAdmin { router })
+                .max_decoding_message_size(ENVELOPED_BYTES_MAX),
             reflection_v1: ReflectionV1::new(reflection.clone())
                 .max_decoding_message_size(REFLECTION_BYTES_MAX),
             reflection_v1alpha: ReflectionV1Alpha::new(reflection)
@@ -106,6 +114,7 @@ impl Gateway {
             "afdg.v1.Grid" => rest.grid.call(request),
             "afdg.admin.v1.Cluster" => rest.cluster.call(request),
             "afdg.admin.v1.Agents" => rest.agents.call(request),
+            "afdg.admin.v1.DeadLetters" => rest.dead_letters.call(request),
             "grpc.reflection.v1.ServerReflection" => rest.reflection_v1.call(request),
             "grpc.reflection.v1alpha.ServerReflection" => rest.reflection_v1alpha.call(request),
             _ => {

@@ -9,8 +9,8 @@ use crate::{
 };
 use afdg_proto::{
     pb::v1::{
-        CallManyRequest, CallManyResponse, CallRequest, CallResponse, CallResult, PipeRequest, call_result,
-        grid_server,
+        AttachRequest, CallManyRequest, CallManyResponse, CallRequest, CallResponse, CallResult, PipeRequest,
+        SendRequest, SendResponse, call_result, grid_server,
     },
     status::of_grid_error,
 };
@@ -62,6 +62,17 @@ impl grid_server::Grid for Grid {
             .collect()
             .await;
         Ok(Response::new(CallManyResponse { results }))
+    }
+
+    async fn send(&self, request: Request<SendRequest>) -> Result<Response<SendResponse>, Status> {
+        let deadline = transport_deadline(request.metadata())?;
+        let id = self.caller.grid_send(request.into_inner(), deadline).await?;
+        Ok(Response::new(SendResponse { message_id: id.to_string() }))
+    }
+
+    async fn attach(&self, request: Request<AttachRequest>) -> Result<Response<CallResponse>, Status> {
+        let deadline = transport_deadline(request.metadata())?;
+        self.caller.grid_attach(request.into_inner(), deadline).await.map(Response::new)
     }
 
     type PipeStream = PipeStream;

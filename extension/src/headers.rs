@@ -1,8 +1,8 @@
 //! The metadata of a call, checked once.
 
 use afdg_types::{
-    GridError, Reason,
-    limits::{CALL_TIMEOUT_MS_DEFAULT, CALL_TIMEOUT_MS_MAX, IDEMPOTENCY_KEY_BYTES_MAX},
+    GridError, Purpose, Reason, Sending,
+    limits::{CALL_TIMEOUT_MS_DEFAULT, CALL_TIMEOUT_MS_MAX, IDEMPOTENCY_KEY_BYTES_MAX, SEND_DELAY_MS_MAX},
 };
 use http::HeaderMap;
 use std::{borrow::Cow, time::Duration};
@@ -61,29 +61,60 @@ fn written_timeout(headers: &HeaderMap) -> Result<Option<Duration>, GridError> {
     }
 }
 
-/// Refuses what is planned but not there yet: doing as if would break what the caller counts on.
-pub(crate) fn check_mode(headers: &HeaderMap) -> Result<(), GridError> {
+/// Whether the caller waits for an answer, and how long its message is held back if not.
+pub(crate) fn purpose(headers: &HeaderMap, now_ms: u64) -> Result<Purpose, GridError> {
+    if headers.contains_key(MAX_STALENESS) {
+        // Doing as if would break what the caller counts on.
+        let text = format!("stale reads are not supported yet; leave out {MAX_STALENESS}");
+        return Err(GridError::new(Reason::UnknownMethod, text)
+            .with("field", MAX_STALENESS)
+            .with("resource_type", "metadata")
+            .with("resource_name", MAX_STALENESS));
+    }
+    let malformed = |field, what: &str| GridError::new(Reason::RequestMalformed, what).with("field", field);
+    let delay = single(headers, DELAY)?;
     match single(headers, MODE)? {
-        None | Some("call") => {}
-        Some("send") => return Err(unsupported(MODE, "one-way messages (afdg-mode: send) are")),
-        Some(_) => {
-            let message = "afdg-mode is 'call' or absent";
-            return Err(GridError::new(Reason::RequestMalformed, message).with("field", MODE));
+        None | Some("call") if delay.is_none() => Ok(Purpose::Call),
+        None | Some("call") => {
+            Err(malformed(DELAY, "only a send can be held back: afdg-delay goes with 'afdg-mode: send'"))
         }
-    }
-    for (name, what) in [(DELAY, "delayed messages (afdg-delay) are"), (MAX_STALENESS, "stale reads are")] {
-        if headers.contains_key(name) {
-            return Err(unsupported(name, what));
+        Some("send") => {
+            let delay_ms = delay.map(delay_ms).transpose()?.unwrap_or(0);
+            sending(delay_ms, now_ms).map_err(|error| error.with("field", DELAY))
         }
+        Some(_) => Err(malformed(MODE, "afdg-mode is 'call', 'send' or absent")),
     }
-    Ok(())
 }
 
-fn unsupported(header: &str, what: &str) -> GridError {
-    GridError::new(Reason::UnknownMethod, format!("{what} not supported yet; leave out {header}"))
-        .with("field", header)
-        .with("resource_type", "metadata")
-        .with("resource_name", header)
+/// A client's send that is held back for so long.
+pub(crate) fn sending(delay_ms: u64, now_ms: u64) -> Result<Purpose, GridError> {
+    if delay_ms > SEND_DELAY_MS_MAX {
+        let text =
+            format!("a message is held back for {SEND_DELAY_MS_MAX} ms at most; this one for {delay_ms}");
+        return Err(GridError::new(Reason::RequestMalformed, text));
+    }
+    let due_ms = if delay_ms == 0 { 0 } else { now_ms + delay_ms };
+    Ok(Purpose::Send(Sending { due_ms, ..Sending::default() }))
+}
+
+/// `500ms`, `5s`, `10m`, `2h`, `1d` in milliseconds.
+fn delay_ms(text: &str) -> Result<u64, GridError> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (count, unit) = text.split_at(digits);
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => 0_u64,
+    };
+    let ms = count.parse::<u64>().ok().and_then(|count| count.checked_mul(unit_ms));
+    ms.filter(|_| unit_ms > 0).ok_or_else(|| {
+        let shown = text.chars().take(20).collect::<String>().escape_debug().to_string();
+        let text = format!("afdg-delay '{shown}' is no number with one of ms s m h d, as in 500ms");
+        GridError::new(Reason::RequestMalformed, text).with("field", DELAY)
+    })
 }
 
 /// The agent's key beside the request. One with a `%` is percent-decoded, so that any text fits.
@@ -189,13 +220,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_yet_is_refused() {
-        let of = |name, value| check_mode(&headers(&[(name, value)])).map_err(|error| error.reason);
-        assert_eq!(of(MODE, "call"), Ok(()));
-        assert_eq!(of(MODE, "send"), Err(Reason::UnknownMethod));
-        assert_eq!(of(MODE, "shout"), Err(Reason::RequestMalformed));
-        assert_eq!(of(DELAY, "5s"), Err(Reason::UnknownMethod));
-        assert_eq!(of(MAX_STALENESS, "5s"), Err(Reason::UnknownMethod));
+    fn a_message_is_a_call_or_a_send_that_may_be_held_back() {
+        let of =
+            |pairs: &[(&'static str, &str)]| purpose(&headers(pairs), 1_000).map_err(|error| error.reason);
+        let send = |due_ms| Ok(Purpose::Send(Sending { due_ms, ..Sending::default() }));
+        assert_eq!(of(&[]), Ok(Purpose::Call));
+        assert_eq!(of(&[(MODE, "call")]), Ok(Purpose::Call));
+        assert_eq!(of(&[(MODE, "send")]), send(0));
+        assert_eq!(of(&[(MODE, "shout")]), Err(Reason::RequestMalformed));
+        for (delay, ms) in [("0s", 0), ("500ms", 1_500), ("5s", 6_000), ("2m", 121_000), ("1h", 3_601_000)] {
+            assert_eq!(of(&[(MODE, "send"), (DELAY, delay)]), send(ms));
+        }
+        for bad in ["", "5", "s", "5 s", "-5s", "5w", "1.5s", "99999999999999999999s", "367d"] {
+            assert_eq!(of(&[(MODE, "send"), (DELAY, bad)]), Err(Reason::RequestMalformed), "{bad}");
+        }
+        assert_eq!(of(&[(DELAY, "5s")]), Err(Reason::RequestMalformed));
+        assert_eq!(of(&[(MAX_STALENESS, "5s")]), Err(Reason::UnknownMethod));
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod caller;
 mod cluster_admin;
 mod config;
 mod connections;
+mod dead_letters_admin;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod decoders;
@@ -31,6 +32,7 @@ mod intake;
 mod key_field;
 mod pipe;
 mod reflection;
+mod region_questions;
 mod server;
 mod wire;
 

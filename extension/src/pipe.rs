@@ -11,7 +11,7 @@ use crate::{
     grid::result_of,
 };
 use afdg_proto::{
-    pb::v1::{PipeRequest, PipeResponse, call_result},
+    pb::v1::{CallResponse, PipeRequest, PipeResponse, call_result, pipe_request},
     status::of_grid_error,
 };
 use afdg_runtime::{OnEnd, Tasks};
@@ -122,10 +122,14 @@ impl Pipe {
     ) -> impl Future<Output = Queued> + Send + 'static {
         let (caller, deadline, mut share) = (self.caller.clone(), self.deadline, self.unread.share());
         async move {
-            let result = match request.call {
-                Some(call) => caller.grid_call(call, deadline).await,
+            let result = match request.message {
+                Some(pipe_request::Message::Call(call)) => caller.grid_call(call, deadline).await,
+                Some(pipe_request::Message::Send(send)) => {
+                    let sent = caller.grid_send(send, deadline).await;
+                    sent.map(|id| CallResponse { message_id: id.to_string(), ..CallResponse::default() })
+                }
                 None => Err(of_grid_error(
-                    &GridError::new(Reason::RequestMalformed, "the request holds no call")
+                    &GridError::new(Reason::RequestMalformed, "the request holds no call and no send")
                         .with("field", "call"),
                 )),
             };

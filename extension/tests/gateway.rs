@@ -212,8 +212,8 @@ async fn wrong_requests_are_refused_with_a_reason() {
         (DEPOSIT, key(&[("afdg-key", "%zz")]), Code::InvalidArgument, Reason::KeyMalformed),
         (DEPOSIT, key(&[("grpc-timeout", "soon")]), Code::InvalidArgument, Reason::RequestMalformed),
         (DEPOSIT, key(&[("afdg-idempotency-key", "")]), Code::InvalidArgument, Reason::RequestMalformed),
-        (DEPOSIT, key(&[("afdg-mode", "send")]), Code::Unimplemented, Reason::UnknownMethod),
-        (DEPOSIT, key(&[("afdg-delay", "5s")]), Code::Unimplemented, Reason::UnknownMethod),
+        (DEPOSIT, key(&[("afdg-mode", "shout")]), Code::InvalidArgument, Reason::RequestMalformed),
+        (DEPOSIT, key(&[("afdg-delay", "5s")]), Code::InvalidArgument, Reason::RequestMalformed),
     ] {
         assert_eq!(grid.refused(path, request).await, (code, reason), "{path}");
     }
@@ -330,8 +330,11 @@ async fn a_pipe_answers_every_call_once_past_its_bound_too() {
     let grid = grid().await;
     let mut client = GridClient::new(grid.channel.clone());
     let requests = (0..CALLS).map(|id| match id % 100 {
-        99 => PipeRequest { id, call: None },
-        _ => PipeRequest { id, call: Some(call(&id.to_string(), &deposit(""))) },
+        99 => PipeRequest { id, message: None },
+        _ => PipeRequest {
+            id,
+            message: Some(pipe_request::Message::Call(call(&id.to_string(), &deposit("")))),
+        },
     });
     let mut responses = client.pipe(futures::stream::iter(requests)).await.unwrap().into_inner();
     let (mut ids, mut errors) = (BTreeSet::new(), 0);

@@ -5,6 +5,7 @@
 
 mod cache;
 mod config;
+mod dead_letters;
 mod executor;
 mod inspect;
 mod node_file;

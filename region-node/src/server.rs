@@ -159,6 +159,7 @@ async fn start(
         world: world.clone(),
         host,
         methods: Arc::new(types.iter().map(methods_of).collect()),
+        send_retry: Arc::new(types.iter().map(|known| (known.name.clone(), known.send_retry)).collect()),
         routes,
         cache: Arc::new(RowCache::new(config.cache_bytes)),
         tasks: tasks.clone(),

@@ -1,19 +1,20 @@
 //! What extensions and other nodes ask of this node: decode, hand to the region, encode.
 
 use crate::{
-    inspect,
+    dead_letters, inspect,
     region::{Admission, Outgoing, RegionHandle, ReplyTo, Surroundings},
     regions::Regions,
 };
 use afdg_proto::{
     pb::internal::{
         ForwardFrame, Forwarded, InspectAgentRequest, InspectAgentResponse, ListAgentsRequest,
-        ListAgentsResponse, OutcomeFrame, TransferLeaderRequest, TransferLeaderResponse,
+        ListAgentsResponse, ListDeadLettersRequest, ListDeadLettersResponse, OutcomeFrame,
+        SettleDeadLettersRequest, SettleDeadLettersResponse, TransferLeaderRequest, TransferLeaderResponse,
         region_node_server::RegionNode,
     },
     status::of_grid_error,
 };
-use afdg_types::{AgentRef, GridError, MessageId, NodeId, Reason, RegionId, limits};
+use afdg_types::{AgentRef, GridError, MessageId, NodeId, Purpose, Reason, RegionId, Sending, limits};
 use futures::Stream;
 use std::{pin::Pin, sync::Arc, time::Duration};
 use tokio::{
@@ -109,6 +110,31 @@ impl RegionNode for RegionService {
         asked.map_err(|error| of_grid_error(&GridError::new(Reason::NoLeader, error.to_string())))?;
         Ok(Response::new(TransferLeaderResponse {}))
     }
+
+    async fn list_dead_letters(
+        &self,
+        request: Request<ListDeadLettersRequest>,
+    ) -> Result<Response<ListDeadLettersResponse>, Status> {
+        let request = request.into_inner();
+        let handle = self.leading(request.region).map_err(|status| *status)?;
+        handle.replica.linearize().await.map_err(|_| of_grid_error(&not_leader()))?;
+        let threads = &self.here.world.threads;
+        let listed = afdg_runtime::blocking(threads, move || dead_letters::list(&handle, &request)).await;
+        let listed =
+            listed.map_err(|error| of_grid_error(&GridError::new(Reason::Internal, error.to_string())))?;
+        listed.map(Response::new).map_err(|error| of_grid_error(&error))
+    }
+
+    async fn settle_dead_letters(
+        &self,
+        request: Request<SettleDeadLettersRequest>,
+    ) -> Result<Response<SettleDeadLettersResponse>, Status> {
+        let request = request.into_inner();
+        let handle = self.leading(request.region).map_err(|status| *status)?;
+        handle.replica.linearize().await.map_err(|_| of_grid_error(&not_leader()))?;
+        let settled = dead_letters::settle(&handle, &self.here.world, request).await;
+        settled.map(Response::new).map_err(|error| of_grid_error(&error))
+    }
 }
 
 fn not_leader() -> GridError {
@@ -141,8 +167,6 @@ async fn take_in(
 }
 
 fn hand_over(handle: &RegionHandle, message: Forwarded, reply_to: ReplyTo) {
-    let malformed =
-        |what: &str, why: String| GridError::new(Reason::RequestMalformed, why).with("field", what);
     let agent = match AgentRef::new(&message.r#type, &message.key) {
         Ok(agent) => agent,
         Err(error) => {
@@ -152,16 +176,16 @@ fn hand_over(handle: &RegionHandle, message: Forwarded, reply_to: ReplyTo) {
     };
     let message_id = match MessageId::from_bytes(&message.message_id) {
         Ok(id) => id,
-        Err(error) => return reply_to.refuse(malformed("message_id", error.to_string())),
+        Err(error) => return reply_to.refuse(malformed("message_id", &error)),
     };
     let chain: Result<Vec<AgentRef>, _> = message.chain.iter().map(|agent| agent.parse()).collect();
     let chain = match chain {
         Ok(chain) if chain.len() <= limits::CALL_CHAIN_AGENTS_MAX => chain,
         Ok(chain) => {
-            return reply_to
-                .refuse(malformed("chain", format!("{} agents wait for one another", chain.len())));
+            let text = format!("{} agents wait for one another", chain.len());
+            return reply_to.refuse(malformed("chain", &text));
         }
-        Err(error) => return reply_to.refuse(malformed("chain", error.to_string())),
+        Err(error) => return reply_to.refuse(malformed("chain", &error)),
     };
     if message.request.len() > limits::MESSAGE_BYTES_MAX {
         let text = format!(
@@ -171,6 +195,10 @@ fn hand_over(handle: &RegionHandle, message: Forwarded, reply_to: ReplyTo) {
         );
         return reply_to.refuse(GridError::new(Reason::MessageTooLarge, text));
     }
+    let purpose = match purpose_of(&message) {
+        Ok(purpose) => purpose,
+        Err(error) => return reply_to.refuse(error),
+    };
     let timeout = Duration::from_millis(message.timeout_ms.min(limits::CALL_TIMEOUT_MS_MAX));
     handle.admit(Admission {
         agent,
@@ -179,8 +207,29 @@ fn hand_over(handle: &RegionHandle, message: Forwarded, reply_to: ReplyTo) {
         request: message.request,
         deadline: (message.timeout_ms > 0).then(|| Instant::now() + timeout),
         chain,
+        purpose,
         reply_to,
     });
+}
+
+fn purpose_of(message: &Forwarded) -> Result<Purpose, GridError> {
+    if message.attach {
+        return Ok(Purpose::Attach);
+    }
+    let Some(send) = &message.send else { return Ok(Purpose::Call) };
+    let sender = match send.sender.as_str() {
+        "" => None,
+        sender => Some(sender.parse().map_err(|error| malformed("send.sender", &error))?),
+    };
+    let after = match &*send.after {
+        [] => None,
+        after => Some(MessageId::from_bytes(after).map_err(|error| malformed("send.after", &error))?),
+    };
+    Ok(Purpose::Send(Sending { sender, due_ms: send.due_ms, after }))
+}
+
+fn malformed(field: &str, why: &dyn std::fmt::Display) -> GridError {
+    GridError::new(Reason::RequestMalformed, why.to_string()).with("field", field)
 }
 
 /// Outcomes that wait, in frames; the messages' places are free once their frame is taken.

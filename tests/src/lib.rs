@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod decoders;
 pub mod linearizability;
 pub mod load;
+pub mod mail;
 pub mod persistent;
 pub mod preload;
 pub mod processes;
@@ -24,14 +25,15 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// A counter that does not exist yet reads as 0.
 pub const PROBE: Probe = Probe { agent_type: "counter.v1.Counter", method: "Get" };
 
-/// The agents of the examples.
+/// The agents of the examples, and one that sends and receives letters.
 pub fn example_agents() -> Arc<NativeHost> {
     Arc::new(
         NativeHost::new()
             .with(afdg_example_counter::counter())
             .with(afdg_example_counter::fanout())
             .with(afdg_example_bank::account())
-            .with(afdg_example_shop::customer()),
+            .with(afdg_example_shop::customer())
+            .with(mail::mail_box()),
     )
 }
 

@@ -196,6 +196,8 @@ reasons! {
     Internal = "INTERNAL", Internal, Never;
     /// The clocks of two servers are further apart than the grid allows; nothing took effect here.
     ClocksApart = "CLOCKS_APART", Unavailable, Same;
+    /// The sender's message before this one is not known here: the sender has to begin with that one.
+    OutOfOrder = "OUT_OF_ORDER", Aborted, Never;
 }
 
 impl fmt::Display for Reason {

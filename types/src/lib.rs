@@ -10,6 +10,7 @@ mod ids;
 pub mod limits;
 mod message_id;
 pub mod planted;
+mod purpose;
 mod rows;
 mod slot;
 
@@ -17,5 +18,6 @@ pub use agent_ref::{AgentRef, AgentRefError};
 pub use call_error::{AgentError, CallError, Code, GridError, Reason, Retry};
 pub use ids::{ClusterId, Epoch, NodeId, RegionId, Term};
 pub use message_id::{MessageId, MessageIdError, MessageIdKind};
+pub use purpose::{Purpose, Sending};
 pub use rows::{Rows, RowsError, RowsMut, prefix_end};
 pub use slot::{SLOTS, Slot, SlotRange, tag};

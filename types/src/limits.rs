@@ -22,7 +22,7 @@ pub const ENTITY_KEY_BYTES_MAX: usize = 255;
 pub const TURN_EFFECT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Most agents that may wait for one another in one chain of calls.
 pub const CALL_CHAIN_AGENTS_MAX: usize = 32;
-/// Most calls that one turn may make.
+/// Most calls and sends that one turn may make.
 pub const TURN_CALLS_MAX: u32 = 10_000;
 /// Most calls of one turn in flight at the same time.
 pub const TURN_CALLS_PARALLEL_MAX: usize = 256;
@@ -54,10 +54,32 @@ pub const ROUTER_ID_KEPT_MS: u64 = 15 * 60 * 1_000;
 pub const LASTING_ID_KEPT_MS: u64 = 24 * 60 * 60 * 1_000;
 /// A turn that has touched others and can't be finished is given up after this.
 pub const RECORDED_TURN_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+/// How long a message may be held back.
+pub const SEND_DELAY_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1_000;
+/// Turns that an accepted send gets before it becomes a dead letter.
+pub const SEND_ATTEMPTS_MAX: u32 = 16;
+/// Pause before a send that failed is tried again, the first time; it doubles from then on.
+pub const SEND_RETRY_MS_MIN: u64 = 50;
+/// Longest pause before a send that failed is tried again.
+pub const SEND_RETRY_MS_MAX: u64 = 60_000;
+/// How long a committed turn's send is tried to be delivered before it becomes a dead letter.
+pub const SEND_DELIVERY_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+/// Sends that one region has accepted and that wait for their turn, delayed ones included.
+pub const REGION_INBOX_MESSAGES_MAX: usize = 262_144;
+/// Request bytes of the sends that one region has accepted and that wait for their turn.
+pub const REGION_INBOX_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Sends of one region's turns on their way to their receivers; past it the region takes no new messages.
+pub const REGION_OUTBOX_MESSAGES_MAX: usize = 262_144;
+/// Pairs of sender and receiver between which one region delivers sends at the same time.
+pub const REGION_LANES_MAX: usize = 256;
+/// Sends of one pair of sender and receiver that are on their way at the same time.
+pub const LANE_IN_FLIGHT_MESSAGES_MAX: usize = 64;
 /// Items returned by one paged read through the admin interface.
 pub const INSPECT_ITEMS_MAX: u32 = 1_000;
 /// Agents returned by one page of a listing.
 pub const LIST_AGENTS_MAX: u32 = 1_000;
+/// Dead letters returned by one page of a listing, and settled by one request.
+pub const LIST_DEAD_LETTERS_MAX: u32 = 1_000;
 /// Turns in one replicated entry.
 pub const ENTRY_TURNS_MAX: usize = 1_024;
 /// Effect bytes past which a replicated entry takes no more turns.

@@ -10,8 +10,16 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Agent types by their full names.
 #[derive(Default)]
 pub(crate) struct Agents {
-    types: BTreeMap<String, BTreeMap<String, Method>>,
+    types: BTreeMap<String, AgentType>,
     files: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// What an agent type has beyond an ordinary service.
+#[derive(Clone, Debug)]
+pub(crate) struct AgentType {
+    pub(crate) methods: BTreeMap<String, Method>,
+    /// `send_attempts_max`, `send_retry_ms_min`, `send_retry_ms_max`; 0 for the default.
+    pub(crate) send_retry: [u32; 3],
 }
 
 /// What an agent's method has beyond an ordinary one.
@@ -36,6 +44,10 @@ struct Options {
     read_only: Option<ExtensionDescriptor>,
     key: Option<ExtensionDescriptor>,
 }
+
+/// Options of `afdg.AgentOptions` on messages that nobody waits for, and their greatest values.
+const SEND_RETRY_OPTIONS: [(&str, u32); 3] =
+    [("send_attempts_max", 1_000), ("send_retry_ms_min", 86_400_000), ("send_retry_ms_max", 86_400_000)];
 
 impl Agents {
     pub(crate) fn read(pool: &DescriptorPool, is_extern: impl Fn(&str) -> bool) -> Result<Self, Error> {
@@ -67,13 +79,15 @@ impl Agents {
         }
         let methods =
             service.methods().map(|method| Ok((method.name().to_owned(), options.method(&method)?)));
-        self.types.insert(service.full_name().to_owned(), methods.collect::<Result<_, Error>>()?);
+        let methods = methods.collect::<Result<_, Error>>()?;
+        let send_retry = options.send_retry(service)?;
+        self.types.insert(service.full_name().to_owned(), AgentType { methods, send_retry });
         self.files.entry(package.to_owned()).or_default().insert(file.name().to_owned());
         Ok(())
     }
 
-    /// Methods of the agent type by name; none if the service is no agent type.
-    pub(crate) fn methods(&self, service: &str) -> Option<&BTreeMap<String, Method>> {
+    /// The agent type of that name; none if the service is none.
+    pub(crate) fn agent_type(&self, service: &str) -> Option<&AgentType> {
         self.types.get(service)
     }
 
@@ -86,6 +100,22 @@ impl Agents {
 impl Options {
     fn is_agent(&self, service: &ServiceDescriptor) -> bool {
         self.agent.as_ref().is_some_and(|agent| service.options().has_extension(agent))
+    }
+
+    fn send_retry(&self, service: &ServiceDescriptor) -> Result<[u32; 3], Error> {
+        let Some(agent) = &self.agent else { return Ok([0; 3]) };
+        let options = service.options();
+        let value = options.get_extension(agent);
+        let mut found = [0; 3];
+        for (place, (name, max)) in SEND_RETRY_OPTIONS.into_iter().enumerate() {
+            let given = value.as_message().and_then(|message| message.get_field_by_name(name)?.as_u32());
+            found[place] = given.unwrap_or(0);
+            if found[place] > max {
+                let (service, given) = (service.full_name().to_owned(), found[place]);
+                return Err(Error::OptionTooLarge { service, option: name, given, max });
+            }
+        }
+        Ok(found)
     }
 
     fn method(&self, method: &MethodDescriptor) -> Result<Method, Error> {

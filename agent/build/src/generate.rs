@@ -1,7 +1,7 @@
 //! Rust text for one agent type: the trait, its registration and its callers.
 
 use crate::{
-    agents::{Agents, Method},
+    agents::{AgentType, Agents, Method},
     descriptors_file,
 };
 use heck::ToSnakeCase;
@@ -25,9 +25,9 @@ impl AgentGenerator {
 impl ServiceGenerator for AgentGenerator {
     fn generate(&mut self, service: Service, out: &mut String) {
         let type_name = format!("{}.{}", service.package, service.proto_name);
-        match self.agents.methods(&type_name) {
-            Some(methods) => {
-                let agent = Agent { service: &service, type_name, methods };
+        match self.agents.agent_type(&type_name) {
+            Some(AgentType { methods, send_retry }) => {
+                let agent = Agent { service: &service, type_name, methods, send_retry };
                 // Writing to a String can't fail.
                 let _ = agent.write(out);
             }
@@ -41,6 +41,7 @@ struct Agent<'a> {
     service: &'a Service,
     type_name: String,
     methods: &'a BTreeMap<String, Method>,
+    send_retry: &'a [u32; 3],
 }
 
 impl Agent<'_> {
@@ -98,9 +99,11 @@ impl Agent<'_> {
             let proto_name = &method.proto_name;
             writeln!(out, "method({proto_name:?}, {read_only}, {key:?}, {request:?}, {response:?}),")?;
         }
+        let [attempts, pause_min, pause_max] = self.send_retry;
         writeln!(
             out,
             "        ],
+                     send_retry: ::afdg_agent::host::SendRetry::new({attempts}, {pause_min}, {pause_max}),
                  }};
                  ::afdg_agent::AgentType::new(description, {name}Handlers(agent))
              }}"

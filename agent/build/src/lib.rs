@@ -167,6 +167,8 @@ pub enum Error {
     KeyNotString { field: String, kind: String },
     #[error("{message} marks both '{first}' and '{second}' as (afdg.key); a request has one key")]
     KeyTwice { message: String, first: String, second: String },
+    #[error("{service} sets {option} to {given}; at most {max} is possible")]
+    OptionTooLarge { service: String, option: &'static str, given: u32, max: u32 },
     #[error("{method} streams its {what}; an agent's method takes one message and returns one")]
     Streaming { method: String, what: &'static str },
     #[error("the service {service} is an agent type but stands in no package; add `package ...;` to {file}")]

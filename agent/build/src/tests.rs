@@ -78,11 +78,11 @@ fn descriptors_keep_the_options_and_hold_all_imports() {
     let names: Vec<_> = pool.files().map(|file| file.name().to_owned()).collect();
     assert_eq!(names.len(), 4, "{names:?}");
     let agents = Agents::read(&pool, |_| false).unwrap();
-    let methods = agents.methods("test.v1.Account").unwrap();
+    let methods = &agents.agent_type("test.v1.Account").unwrap().methods;
     assert!(methods["GetBalance"].read_only && !methods["Deposit"].read_only);
     assert_eq!(methods["Deposit"].key.as_ref().unwrap().number, 3);
     assert!(methods["Ping"].key.is_none());
-    assert!(agents.methods("test.v1.Ordinary").is_none());
+    assert!(agents.agent_type("test.v1.Ordinary").is_none());
 }
 
 #[test]

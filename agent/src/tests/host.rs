@@ -3,7 +3,7 @@
 use super::{Stored, turn};
 use crate::{
     AgentError, AgentType, Call, Context, NativeHost,
-    host::{AgentHost, MethodDescription, Turn, TurnFailure, TypeDescription},
+    host::{AgentHost, MethodDescription, SendRetry, Turn, TurnFailure, TypeDescription},
     native::{Handlers, Reply, decode, encode},
     testing::{NOW_MS_DEFAULT, TestGrid},
 };
@@ -66,6 +66,7 @@ fn agent() -> AgentType {
         name: "test.v1.Agent".to_owned(),
         descriptors: Bytes::new(),
         methods: ["Relay", "Random", "Large", "Peek"].map(method).into(),
+        send_retry: SendRetry::default(),
     };
     AgentType::new(description, Agent)
 }

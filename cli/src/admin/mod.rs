@@ -1,8 +1,9 @@
-//! What operators ask of a grid: `status`, `node`, `region`, `type`, `agent`, `audit`.
+//! What operators ask of a grid: `status`, `node`, `region`, `type`, `agent`, `dead-letter`, `audit`.
 
 pub mod agent;
 pub mod agent_type;
 pub mod audit;
+pub mod dead_letter;
 pub mod node;
 pub mod region;
 pub mod status;
@@ -62,6 +63,22 @@ fn ids(numbers: &[u64]) -> String {
     numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(",")
 }
 
+/// Unix time in milliseconds as `2024-02-29T12:34:56Z`.
+fn utc(at_ms: u64) -> String {
+    let seconds = at_ms / 1_000;
+    let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
+    // Days to civil date: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
+    let days = seconds / 86_400 + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,5 +95,13 @@ mod tests {
             ["0 B", "1023 B", "1.5 KiB", "5.0 GiB"]
         );
         assert_eq!(ids(&[1, 2, 30]), "1,2,30");
+    }
+
+    #[test]
+    fn times_are_told_as_dates() {
+        assert_eq!(utc(0), "1970-01-01T00:00:00Z");
+        assert_eq!(utc(951_827_696_000), "2000-02-29T12:34:56Z");
+        assert_eq!(utc(1_735_689_599_999), "2024-12-31T23:59:59Z");
+        assert_eq!(utc(1_735_689_600_000), "2025-01-01T00:00:00Z");
     }
 }

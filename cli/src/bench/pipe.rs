@@ -83,7 +83,7 @@ fn send(
     targets: &mut Targets,
     recorder: &mut Recorder,
 ) -> u64 {
-    match requests.try_send(PipeRequest { id: id as u64, call: Some(targets.next_call()) }) {
+    match requests.try_send(PipeRequest { id: id as u64, message: Some(targets.next_piped()) }) {
         Ok(()) => 1,
         Err(_) => {
             recorder.failed(1, || "the pipe is closed".to_owned());

@@ -13,6 +13,7 @@ use tonic::{
     Request, Status,
     client::Grpc,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    metadata::MetadataValue,
     transport::Channel,
 };
 
@@ -43,7 +44,7 @@ async fn caller(channel: Channel, mut targets: Targets, path: PathAndQuery, wind
     let mut grpc = Grpc::new(channel);
     let mut sent = Instant::now();
     while sent < window.end {
-        let result = one_call(&mut grpc, targets.next_message(), &path).await;
+        let result = one_call(&mut grpc, targets.next_message(), &path, targets.is_send()).await;
         let now = Instant::now();
         match result {
             Ok(()) => recorder.answered(sent, now),
@@ -54,10 +55,18 @@ async fn caller(channel: Channel, mut targets: Targets, path: PathAndQuery, wind
     recorder
 }
 
-async fn one_call(grpc: &mut Grpc<Channel>, message: Bytes, path: &PathAndQuery) -> Result<(), Status> {
+async fn one_call(
+    grpc: &mut Grpc<Channel>,
+    message: Bytes,
+    path: &PathAndQuery,
+    is_send: bool,
+) -> Result<(), Status> {
     grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let mut request = Request::new(message);
     request.set_timeout(Duration::from_millis(CALL_MS_MAX));
+    if is_send {
+        request.metadata_mut().insert("afdg-mode", MetadataValue::from_static("send"));
+    }
     grpc.unary(request, path.clone(), Raw).await?;
     Ok(())
 }

@@ -5,7 +5,7 @@ use crate::{
     random::SplitMix,
 };
 use afdg_example_counter::v1::{AddManyRequest, AddRequest};
-use afdg_proto::pb::v1::CallRequest;
+use afdg_proto::pb::v1::{CallRequest, SendRequest, pipe_request};
 use anyhow::Context;
 use bytes::Bytes;
 use clap::ValueEnum;
@@ -31,6 +31,8 @@ pub enum WorkloadKind {
     Fanout,
     /// Adds 1 to always the same counter
     Hot,
+    /// Adds 1 to one of 10,000 counters by a message that nobody waits for
+    Send,
 }
 
 impl WorkloadKind {
@@ -40,6 +42,7 @@ impl WorkloadKind {
             Self::Read => "read",
             Self::Fanout => "fanout",
             Self::Hot => "hot",
+            Self::Send => "send",
         }
     }
 }
@@ -59,6 +62,7 @@ struct Target {
 pub struct Targets {
     agent_type: &'static str,
     method: &'static str,
+    is_send: bool,
     all: Arc<[Target]>,
     random: SplitMix,
 }
@@ -67,14 +71,16 @@ impl Targets {
     pub fn of(workload: WorkloadKind, seed: u64) -> Self {
         let mut random = SplitMix::new(seed);
         let (agent_type, method, all): (_, _, Arc<[Target]>) = match workload {
-            WorkloadKind::Update => (COUNTER, "Add", (0..KEYS).map(|n| add(n, 1)).collect()),
+            WorkloadKind::Update | WorkloadKind::Send => {
+                (COUNTER, "Add", (0..KEYS).map(|n| add(n, 1)).collect())
+            }
             WorkloadKind::Read => (COUNTER, "Get", (0..KEYS).map(|n| add(n, 0)).collect()),
             WorkloadKind::Hot => (COUNTER, "Add", Arc::new([add(0, 1)])),
             WorkloadKind::Fanout => {
                 (FANOUT_TYPE, "AddMany", (0..KEYS).map(|n| add_many(n, &mut random)).collect())
             }
         };
-        Self { agent_type, method, all, random }
+        Self { agent_type, method, is_send: workload == WorkloadKind::Send, all, random }
     }
 
     /// The same agents, taken in another order.
@@ -84,16 +90,20 @@ impl Targets {
         Self { random: SplitMix::new(mixed), ..self.clone() }
     }
 
-    /// The next call for `Grid/Call` and `Grid/Pipe`.
-    pub fn next_call(&mut self) -> CallRequest {
-        let method = self.method;
-        let target = self.next();
-        CallRequest {
-            agent: target.agent.clone(),
-            method: method.to_owned(),
-            request: target.request.clone(),
-            ..Default::default()
+    /// The next message for `Grid/Pipe`.
+    pub fn next_piped(&mut self) -> pipe_request::Message {
+        let (method, is_send) = (self.method.to_owned(), self.is_send);
+        let Target { agent, request } = self.next().clone();
+        if is_send {
+            pipe_request::Message::Send(SendRequest { agent, method, request, ..Default::default() })
+        } else {
+            pipe_request::Message::Call(CallRequest { agent, method, request, ..Default::default() })
         }
+    }
+
+    /// Whether nobody waits for the messages' answers.
+    pub fn is_send(&self) -> bool {
+        self.is_send
     }
 
     /// The next call's message for the type's own service.
@@ -161,7 +171,7 @@ mod tests {
         for workload in WorkloadKind::value_variants() {
             let (mut one, mut other) = (Targets::of(*workload, 7), Targets::of(*workload, 7));
             for _ in 0..100 {
-                let (call, message) = (one.next_call(), other.next_message());
+                let (call, message) = (one.next().clone(), other.next_message());
                 assert_eq!(call.request, message);
                 let key = call.agent.split_once('/').unwrap().1;
                 assert_eq!(&message[2..2 + key.len()], key.as_bytes());
@@ -176,7 +186,7 @@ mod tests {
             (0..20)
                 .map({
                     let mut own = targets.for_worker(worker);
-                    move |_| own.next_call().agent
+                    move |_| own.next().agent.clone()
                 })
                 .collect::<Vec<_>>()
         };

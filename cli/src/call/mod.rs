@@ -1,6 +1,8 @@
-//! `afdg call`: one message to one agent, in JSON.
+//! `afdg call`, `afdg send`, `afdg attach`: one message to one agent, in JSON.
 
+pub mod attach;
 mod input;
+pub mod send;
 mod transcode;
 
 pub use transcode::{Types, methods_shown};
@@ -18,6 +20,7 @@ use anyhow::Context;
 use clap::Args;
 use std::time::Duration;
 use tonic::Request;
+use transcode::Method;
 
 /// How much longer than the call's own limit its answer is waited for.
 const ANSWER_GRACE_MS: u64 = 2_000;
@@ -55,23 +58,10 @@ pub struct CallArgs {
 
 pub async fn run(args: CallArgs, output: &mut Output) -> anyhow::Result<u8> {
     let agent: AgentRef = args.agent.parse().map_err(|error| Usage(format!("{error}")))?;
-    if args
-        .idempotency_key
-        .as_ref()
-        .is_some_and(|key| key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX)
-    {
-        return crate::failure::usage(format!(
-            "--idempotency-key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes"
-        ));
-    }
+    check_idempotency_key(args.idempotency_key.as_deref())?;
     let json = input::read(&args.json)?;
     let client = Client::connect(&args.endpoint).await?;
-    let lookup = tokio::time::timeout(args.timeout, fetch_types(&client)).await;
-    let types = lookup.map_err(|_| {
-        let (endpoint, ms) = (client.endpoint(), args.timeout.as_millis());
-        anyhow::anyhow!("{endpoint} has not told its agent types within {ms} ms; the call was not sent")
-    })??;
-    let method = types.method(agent.agent_type(), &args.method)?;
+    let method = look_up(&client, &agent, &args.method, args.timeout).await?;
     let request = method.encode(agent.key(), &json)?;
 
     // With a key of its own, a call with an unknown outcome can be repeated safely. Reads need none.
@@ -100,6 +90,29 @@ pub async fn run(args: CallArgs, output: &mut Output) -> anyhow::Result<u8> {
             Ok(process::EXIT_FAILED)
         }
     }
+}
+
+fn check_idempotency_key(key: Option<&str>) -> anyhow::Result<()> {
+    match key {
+        Some(key) if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX => {
+            crate::failure::usage(format!("--idempotency-key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The method as the grid describes it.
+async fn look_up(
+    client: &Client,
+    agent: &AgentRef,
+    method: &str,
+    timeout: Duration,
+) -> anyhow::Result<Method> {
+    let types = tokio::time::timeout(timeout, fetch_types(client)).await.map_err(|_| {
+        let (endpoint, ms) = (client.endpoint(), timeout.as_millis());
+        anyhow::anyhow!("{endpoint} has not told its agent types within {ms} ms; nothing was sent")
+    })??;
+    types.method(agent.agent_type(), method)
 }
 
 /// The agent types that the grid knows.

@@ -108,12 +108,14 @@ impl Method {
     /// A response as JSON, fields with default values included.
     pub fn decode(&self, response: &[u8]) -> anyhow::Result<String> {
         let output = self.descriptor.output();
-        let message = DynamicMessage::decode(output.clone(), response)
-            .with_context(|| format!("the agent's response is no {}", output.full_name()))?;
-        let mut text = Vec::new();
-        let mut writer = serde_json::Serializer::pretty(&mut text);
-        message.serialize_with_options(&mut writer, &SerializeOptions::new().skip_default_fields(false))?;
-        Ok(String::from_utf8(text)?)
+        as_json(&output, response)
+            .with_context(|| format!("the agent's response is no {}", output.full_name()))
+    }
+
+    /// A request as JSON, fields with default values included.
+    pub fn decode_request(&self, request: &[u8]) -> anyhow::Result<String> {
+        let input = self.descriptor.input();
+        as_json(&input, request).with_context(|| format!("the request is no {}", input.full_name()))
     }
 
     /// The request's field that holds the agent's key, if one is marked.
@@ -128,6 +130,14 @@ impl Method {
     fn extension(&self, name: &str) -> Option<ExtensionDescriptor> {
         self.descriptor.parent_pool().get_extension_by_name(name)
     }
+}
+
+fn as_json(message: &MessageDescriptor, bytes: &[u8]) -> anyhow::Result<String> {
+    let message = DynamicMessage::decode(message.clone(), bytes)?;
+    let mut text = Vec::new();
+    let mut writer = serde_json::Serializer::pretty(&mut text);
+    message.serialize_with_options(&mut writer, &SerializeOptions::new().skip_default_fields(false))?;
+    Ok(String::from_utf8(text)?)
 }
 
 fn flag(options: &DynamicMessage, option: &ExtensionDescriptor) -> bool {

@@ -8,7 +8,9 @@ pub use pipe::{Pipe, outcome_of};
 
 use crate::{arguments::EndpointArgs, failure::usage};
 use afdg_proto::pb::{
-    admin::{agents_client::AgentsClient, cluster_client::ClusterClient},
+    admin::{
+        agents_client::AgentsClient, cluster_client::ClusterClient, dead_letters_client::DeadLettersClient,
+    },
     v1::grid_client::GridClient,
 };
 use afdg_types::limits::FRAME_BYTES_MAX;
@@ -54,6 +56,10 @@ impl Client {
 
     pub fn cluster(&self) -> ClusterClient<Channel> {
         ClusterClient::new(self.channel()).max_decoding_message_size(FRAME_BYTES_MAX)
+    }
+
+    pub fn dead_letters(&self) -> DeadLettersClient<Channel> {
+        DeadLettersClient::new(self.channel()).max_decoding_message_size(FRAME_BYTES_MAX)
     }
 
     pub fn agents(&self) -> AgentsClient<Channel> {

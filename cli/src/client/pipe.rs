@@ -5,7 +5,7 @@
 
 use super::{Client, status_of};
 use afdg_proto::{
-    pb::v1::{CallRequest, CallResponse, PipeRequest, PipeResponse, call_result},
+    pb::v1::{CallRequest, CallResponse, PipeRequest, PipeResponse, call_result, pipe_request},
     status::to_call_error,
 };
 use afdg_types::{CallError, GridError, Reason, limits::PIPE_IN_FLIGHT_CALLS_MAX};
@@ -59,7 +59,8 @@ impl Pipe {
             waiting.calls.insert(id, answer);
             id
         };
-        if stream.requests.send(PipeRequest { id, call: Some(call) }).await.is_err() {
+        let message = Some(pipe_request::Message::Call(call));
+        if stream.requests.send(PipeRequest { id, message }).await.is_err() {
             // The reader sees the stream's end as well, and answers with the reason.
             tracing::debug!(id, "a pipe ended while a call was sent");
         }

@@ -5,9 +5,10 @@ use super::*;
 use afdg_example_shop::v1;
 use afdg_proto::{
     pb::v1::{
-        CallManyRequest, CallManyResponse, CallRequest, CallResponse, CallResult, PipeRequest, PipeResponse,
-        call_result,
+        AttachRequest, CallManyRequest, CallManyResponse, CallRequest, CallResponse, CallResult, PipeRequest,
+        PipeResponse, SendRequest, SendResponse, call_result,
         grid_server::{Grid, GridServer},
+        pipe_request,
     },
     status::of_grid_error,
 };
@@ -80,6 +81,14 @@ impl Grid for StandIn {
         Err(Status::unimplemented("not here"))
     }
 
+    async fn send(&self, _: Request<SendRequest>) -> Result<Response<SendResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn attach(&self, _: Request<AttachRequest>) -> Result<Response<CallResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
     async fn call_many(&self, _: Request<CallManyRequest>) -> Result<Response<CallManyResponse>, Status> {
         Err(Status::unimplemented("not here"))
     }
@@ -92,9 +101,10 @@ impl Grid for StandIn {
     ) -> Result<Response<Self::PipeStream>, Status> {
         let shop = self.0.clone();
         let answers = requests.into_inner().map(move |request| {
-            let PipeRequest { id, call } = request?;
+            let PipeRequest { id, message } = request?;
+            let Some(pipe_request::Message::Call(call)) = message else { panic!("no call: {message:?}") };
             let mut shop = shop.lock().unwrap();
-            let result = match shop.attempt(&call.unwrap()) {
+            let result = match shop.attempt(&call) {
                 Ok(response) => {
                     let message_id = String::new();
                     call_result::Result::Response(CallResponse { response, message_id })

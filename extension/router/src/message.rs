@@ -1,11 +1,11 @@
 //! A message on its way out.
 
-use afdg_proto::pb::internal::Forwarded;
-use afdg_types::{AgentRef, Epoch, MessageId, RegionId};
+use afdg_proto::pb::internal::{self, Forwarded};
+use afdg_types::{AgentRef, Epoch, MessageId, Purpose, RegionId};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-/// A call of one agent. Its id is the same for all attempts to deliver it.
+/// A message to one agent. Its id is the same for all attempts to deliver it.
 #[derive(Clone, Debug)]
 pub struct OutgoingMessage {
     pub agent: AgentRef,
@@ -18,6 +18,7 @@ pub struct OutgoingMessage {
     pub deadline: Option<Instant>,
     /// The agents that wait for this message, outermost first.
     pub chain: Vec<AgentRef>,
+    pub purpose: Purpose,
 }
 
 impl OutgoingMessage {
@@ -34,7 +35,18 @@ impl OutgoingMessage {
             request: self.request.clone(),
             timeout_ms: self.deadline.map_or(0, timeout_ms),
             chain: self.chain.iter().map(|agent| agent.as_str().to_owned()).collect(),
+            send: self.sending(),
+            attach: self.purpose == Purpose::Attach,
         }
+    }
+
+    fn sending(&self) -> Option<internal::Sending> {
+        let Purpose::Send(sending) = &self.purpose else { return None };
+        Some(internal::Sending {
+            sender: sending.sender.as_ref().map(|sender| sender.as_str().to_owned()).unwrap_or_default(),
+            due_ms: sending.due_ms,
+            after: sending.after.map(|id| Bytes::copy_from_slice(id.as_bytes())).unwrap_or_default(),
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use afdg_catalog_client::{Routes, TypeInfo};
 use afdg_region_client::{RegionClient, RegionClients};
 use afdg_runtime::{Clock, Entropy, World};
 use afdg_types::{
-    AgentRef, CallError, GridError, MessageId, NodeId, Reason, RegionId,
+    AgentRef, CallError, GridError, MessageId, NodeId, Purpose, Reason, RegionId,
     limits::{MESSAGE_BYTES_MAX, RECORDED_TURN_MS_MAX},
 };
 use bytes::Bytes;
@@ -59,7 +59,8 @@ impl Router {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Delivers the message and returns the agent's response, its refusal, or why there is neither.
+    /// Delivers the message and returns the agent's response, its refusal, or why there is neither; for a
+    /// send nothing, once it was accepted.
     ///
     /// With a deadline, an overload is returned at once; without one it is retried, too. Dropping the
     /// future ends the retries; what was delivered still takes effect.
@@ -74,7 +75,8 @@ impl Router {
         let _admitted = inner.admit(&message, deadline).await?;
         let until = if message.deadline.is_some() { deadline.min(ready_wait_end()) } else { deadline };
         let table = inner.table_with_type(message.agent.agent_type(), until).await?;
-        if let Some(info) = table.routes.types.get(message.agent.agent_type()) {
+        let info = table.routes.types.get(message.agent.agent_type());
+        if let Some(info) = info.filter(|_| message.purpose != Purpose::Attach) {
             check_method(info, &message.method)?;
         }
         Journey::new(inner, &message, table, deadline).forward().await
@@ -83,6 +85,11 @@ impl Router {
     /// An id for a message whose caller chose no idempotency key.
     pub fn new_message_id(&self) -> MessageId {
         MessageId::from_router(self.inner.clock.now_ms(), self.inner.entropy.random_u128())
+    }
+
+    /// This process's time, milliseconds since the Unix epoch.
+    pub fn now_ms(&self) -> u64 {
+        self.inner.clock.now_ms()
     }
 
     /// The newest routes.

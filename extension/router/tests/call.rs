@@ -93,6 +93,7 @@ async fn cluster(answering: &[Answering]) -> Cluster {
 
 fn message(router: &Router, ms: u64) -> OutgoingMessage {
     OutgoingMessage {
+        purpose: Purpose::Call,
         agent: "bank.v1.Account/alice".parse().unwrap(),
         method: "Deposit".to_owned(),
         request: "5".into(),

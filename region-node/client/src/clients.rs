@@ -7,6 +7,7 @@ use crate::{
 use afdg_proto::{
     pb::internal::{
         Forwarded, InspectAgentRequest, InspectAgentResponse, ListAgentsRequest, ListAgentsResponse,
+        ListDeadLettersRequest, ListDeadLettersResponse, SettleDeadLettersRequest, SettleDeadLettersResponse,
         TransferLeaderRequest, TransferLeaderResponse,
     },
     peer_auth::PeerToken,
@@ -130,6 +131,24 @@ impl RegionClient {
         timeout: Duration,
     ) -> Result<ListAgentsResponse, CallError> {
         self.ask(timeout, async |mut node| node.list_agents(request).await).await
+    }
+
+    /// Dead letters of one region; the node must lead it.
+    pub async fn list_dead_letters(
+        &self,
+        request: ListDeadLettersRequest,
+        timeout: Duration,
+    ) -> Result<ListDeadLettersResponse, CallError> {
+        self.ask(timeout, async |mut node| node.list_dead_letters(request).await).await
+    }
+
+    /// Has dead letters of one region tried again or dropped; the node must lead it.
+    pub async fn settle_dead_letters(
+        &self,
+        request: SettleDeadLettersRequest,
+        timeout: Duration,
+    ) -> Result<SettleDeadLettersResponse, CallError> {
+        self.ask(timeout, async |mut node| node.settle_dead_letters(request).await).await
     }
 
     /// Moves the lead of a region away from this node.

@@ -2,7 +2,9 @@
 
 use afdg_proto::pb::internal::{
     ForwardFrame, Forwarded, InspectAgentRequest, InspectAgentResponse, ListAgentsRequest,
-    ListAgentsResponse, Outcome, OutcomeFrame, TransferLeaderRequest, TransferLeaderResponse, outcome,
+    ListAgentsResponse, ListDeadLettersRequest, ListDeadLettersResponse, Outcome, OutcomeFrame,
+    SettleDeadLettersRequest, SettleDeadLettersResponse, TransferLeaderRequest, TransferLeaderResponse,
+    outcome,
     region_node_server::{RegionNode, RegionNodeServer},
 };
 use afdg_runtime::{Incoming, Net, TcpNet};
@@ -142,5 +144,19 @@ impl RegionNode for Service {
         _: Request<TransferLeaderRequest>,
     ) -> Result<Response<TransferLeaderResponse>, Status> {
         Ok(Response::new(TransferLeaderResponse {}))
+    }
+
+    async fn list_dead_letters(
+        &self,
+        _: Request<ListDeadLettersRequest>,
+    ) -> Result<Response<ListDeadLettersResponse>, Status> {
+        Ok(Response::new(ListDeadLettersResponse::default()))
+    }
+
+    async fn settle_dead_letters(
+        &self,
+        _: Request<SettleDeadLettersRequest>,
+    ) -> Result<Response<SettleDeadLettersResponse>, Status> {
+        Ok(Response::new(SettleDeadLettersResponse::default()))
     }
 }

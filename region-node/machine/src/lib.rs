@@ -8,8 +8,12 @@
 //! | table | file | holds |
 //! | --- | --- | --- |
 //! | fence | [`table::fence`] | term and number of the last entry that was let in |
+//! | numbers | [`table::numbers`] | the number that the next message gets that waits |
 //! | entities | [`table::entities`] | the rows of agents' entities, opaque here |
 //! | mailbox | [`table::mailbox`] | turns that may have touched others and must be finished |
+//! | inbox | [`table::inbox`] | accepted sends that wait for their turn, and where each id stands |
+//! | outbox | [`table::outbox`] | sends of committed turns on their way to other agents |
+//! | dead letters | [`table::dead_letters`] | sends that were given up |
 //! | replies | [`table::replies`] | ids already answered, with the answer, and when each may be forgotten |
 //! | garbage | [`table::garbage`] | prefixes of entity rows that nobody reads any more |
 //! | refusals | [`table::refusals`] | agents whose turn was refused in this term |

@@ -5,6 +5,7 @@ use crate::{
     op::{Op, OpOutcome},
     table::{
         fence::{self, Fence},
+        numbers::Numbers,
         refusals,
     },
 };
@@ -19,6 +20,7 @@ pub struct RegionMachine {
     fence: Fence,
     /// Whether the table of refusals holds anything.
     any_refused: bool,
+    numbers: Numbers,
 }
 
 /// What one entry did.
@@ -41,7 +43,11 @@ pub enum Outcome {
 impl RegionMachine {
     /// Reads what is derived from the rows.
     pub fn restore(&mut self, rows: &dyn Rows) -> Result<(), RowsError> {
-        *self = Self { fence: fence::get(rows)?, any_refused: refusals::any(rows)? };
+        *self = Self {
+            fence: fence::get(rows)?,
+            any_refused: refusals::any(rows)?,
+            numbers: Numbers::restore(rows)?,
+        };
         Ok(())
     }
 
@@ -75,16 +81,30 @@ impl RegionMachine {
 
     fn apply_op(&mut self, op: &Op, rows: &mut dyn RowsMut) -> Result<OpOutcome, RowsError> {
         let (term, any_refused) = (self.fence.term, self.any_refused);
+        let numbers = &mut self.numbers;
         let outcome = match op {
             Op::CommitTurn(op) => op.apply(term, any_refused, rows)?,
             Op::RecordTurn(op) => op.apply(term, any_refused, rows)?,
             Op::KeepId(op) => op.apply(rows)?,
             Op::ForgetIds(op) => op.apply(rows)?,
             Op::CollectGarbage(op) => op.apply(rows)?,
+            Op::AcceptSend(op) => op.apply(numbers, rows)?,
+            Op::CommitMessaging(op) => op.apply(term, any_refused, numbers, rows)?,
+            Op::FailAttempt(op) => op.apply(term, any_refused, numbers, rows)?,
+            Op::SettleSends(op) => op.apply(numbers, rows)?,
+            Op::SettleDeadLetter(op) => op.apply(numbers, rows)?,
         };
         match outcome {
             OpOutcome::Duplicate { .. } | OpOutcome::RefusedOccupied => self.any_refused = true,
-            OpOutcome::Committed | OpOutcome::RefusedBase | OpOutcome::Recorded | OpOutcome::Done { .. } => {}
+            OpOutcome::Committed
+            | OpOutcome::RefusedBase
+            | OpOutcome::RefusedGone
+            | OpOutcome::Recorded
+            | OpOutcome::CommittedSends { .. }
+            | OpOutcome::Accepted
+            | OpOutcome::AcceptedAgain { .. }
+            | OpOutcome::SentAgain { .. }
+            | OpOutcome::Done { .. } => {}
         }
         Ok(outcome)
     }

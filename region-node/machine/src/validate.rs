@@ -1,6 +1,6 @@
 //! What must hold of a region's rows after every entry.
 
-use crate::table::{entities, mailbox, replies};
+use crate::table::{entities, inbox, mailbox, replies};
 use afdg_types::{Rows, RowsError, Slot};
 
 /// An invariant that does not hold. The message has every value.
@@ -10,6 +10,10 @@ pub enum Violation {
     Unmatched(String),
     #[error("the id of the recorded turn of {agent} was already answered: {id}")]
     AnsweredTurnInMailbox { agent: String, id: String },
+    #[error("sends and their places don't match: {0}")]
+    UnmatchedSends(String),
+    #[error("the id of an accepted send to {agent} was already answered: {id}")]
+    AnsweredSendInInbox { agent: String, id: String },
     #[error("an entity row's key can't be read or lies in a wrong slot: {0}")]
     EntityKey(String),
     #[error("{0}")]
@@ -26,6 +30,17 @@ pub fn validate(rows: &dyn Rows) -> Result<(), Violation> {
             return Err(Violation::AnsweredTurnInMailbox {
                 agent: agent.to_string(),
                 id: turn.message_id.to_string(),
+            });
+        }
+    }
+    if let Some(what) = inbox::unmatched(rows)? {
+        return Err(Violation::UnmatchedSends(what));
+    }
+    for (agent, send) in inbox::all(rows)? {
+        if replies::get(rows, send.message_id)?.is_some() {
+            return Err(Violation::AnsweredSendInInbox {
+                agent: agent.to_string(),
+                id: send.message_id.to_string(),
             });
         }
     }

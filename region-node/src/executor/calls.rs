@@ -3,7 +3,7 @@
 use crate::region::RecordTurn;
 use afdg_router::{OutgoingMessage, Router};
 use afdg_types::{
-    AgentRef, CallError, GridError, MessageId, Reason, limits,
+    AgentRef, CallError, GridError, MessageId, Purpose, Reason, limits,
     planted::{Bug, planted},
 };
 use bytes::Bytes;
@@ -98,6 +98,7 @@ impl Calls {
             id: MessageId::derived(inner.message_id, ordinal),
             deadline: None,
             chain: inner.chain.clone(),
+            purpose: Purpose::Call,
         };
         inner.router.call(message).await
     }

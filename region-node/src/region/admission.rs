@@ -4,7 +4,7 @@ use afdg_proto::{
     pb::internal::{Outcome, outcome},
     status,
 };
-use afdg_types::{AgentRef, CallError, GridError, MessageId, NodeId};
+use afdg_types::{AgentRef, CallError, GridError, MessageId, NodeId, Purpose};
 use bytes::Bytes;
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
@@ -21,6 +21,7 @@ pub struct Admission {
     pub deadline: Option<Instant>,
     /// The agents that wait for this message, outermost first.
     pub chain: Vec<AgentRef>,
+    pub purpose: Purpose,
     pub reply_to: ReplyTo,
 }
 
@@ -55,6 +56,11 @@ impl ReplyTo {
             Err(error) => status::to_wire(error, 0),
         };
         self.send(result);
+    }
+
+    /// Says that a message that nobody waits for was accepted.
+    pub fn accepted(self) {
+        self.reply(Ok(Bytes::new()));
     }
 
     pub fn refuse(self, error: GridError) {

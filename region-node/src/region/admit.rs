@@ -2,7 +2,7 @@
 
 use super::{
     admission::Admission,
-    leading::{AgentState, Message, Pending, Waiters},
+    leading::{Acceptance, AgentState, Leading, Message, Pending, PendingTurn, SendState, Waiters},
     owner::{Owner, overloaded},
 };
 use crate::executor::calls;
@@ -13,7 +13,7 @@ use afdg_region_machine::{
         replies::{self, Reply, TurnReply},
     },
 };
-use afdg_types::{AgentRef, CallError, GridError, MessageIdKind, Reason, Slot, limits};
+use afdg_types::{AgentRef, CallError, GridError, MessageId, MessageIdKind, Purpose, Reason, Slot, limits};
 use bytes::Bytes;
 
 /// Callers that may wait for the answer to one message.
@@ -62,10 +62,26 @@ impl Owner {
         if self.storage_behind && admission.chain.is_empty() {
             return Err(overloaded("the node's checkpoints are behind"));
         }
+        if leading.outbox_messages >= limits::REGION_OUTBOX_MESSAGES_MAX && admission.chain.is_empty() {
+            return Err(overloaded("the region has as many sends on their way as it takes"));
+        }
         if let Some(error) = calls::refuse(&admission.chain, &admission.agent) {
             return Err(error);
         }
-        self.check_method(admission)
+        match &admission.purpose {
+            Purpose::Attach => Ok(true),
+            Purpose::Call => self.check_method(admission),
+            Purpose::Send(sending) => {
+                self.check_method(admission)?;
+                let now_ms = self.here.world.clock.now_ms();
+                let latest_ms = now_ms + limits::SEND_DELAY_MS_MAX + limits::CLOCK_SKEW_MS_MAX;
+                if sending.due_ms > latest_ms {
+                    let text = format!("a message is held back for {} ms at most", limits::SEND_DELAY_MS_MAX);
+                    return Err(GridError::new(Reason::RequestMalformed, text).with("field", "due_ms"));
+                }
+                Ok(false)
+            }
+        }
     }
 
     fn check_method(&self, admission: &Admission) -> Result<bool, GridError> {
@@ -93,6 +109,9 @@ impl Owner {
         let Some(leading) = self.leading.as_mut() else { return };
         if !leading.ready {
             return self.keep_early(admission);
+        }
+        if admission.purpose == Purpose::Attach {
+            return self.attach(admission);
         }
         if read_only {
             leading.messages += 1;
@@ -132,23 +151,33 @@ impl Owner {
 
     fn answer_or_enqueue(&mut self, admission: Admission) {
         let digest = replies::digest(&admission.agent, &admission.method, &admission.request);
-        if let Some(admission) = self.answer_known(admission, digest) {
-            self.enqueue(admission, digest);
+        let Some(admission) = self.answer_known(admission, Some(digest)) else { return };
+        let Some(admission) = self.refuse_expired(admission) else { return };
+        match &admission.purpose {
+            Purpose::Send(_) => self.accept(admission, digest),
+            Purpose::Call | Purpose::Attach => self.enqueue_call(admission, digest),
         }
     }
 
-    /// Answers a message whose id is known, under way or done; gives back one that is new.
-    fn answer_known(&mut self, admission: Admission, digest: u128) -> Option<Admission> {
+    /// Answers a message whose id is known, under way or done; gives back one that is new. Without a digest
+    /// the id alone is asked for.
+    pub(super) fn answer_known(&mut self, admission: Admission, digest: Option<u128>) -> Option<Admission> {
         let id = admission.message_id;
+        let is_send = matches!(admission.purpose, Purpose::Send(_));
+        let differs = |known: u128| digest.filter(|digest| *digest != known);
         let leading = self.leading.as_mut()?;
         if let Some(waiters) = leading.waiters.get_mut(&id) {
-            if waiters.replies.len() >= WAITERS_MAX {
-                admission.reply_to.refuse(overloaded("as many callers wait for this message as may"));
-            } else if waiters.digest == digest {
-                waiters.replies.push(admission.reply_to);
-            } else {
+            if let Some(digest) = differs(waiters.digest) {
                 let error = id_reused(&admission, waiters.digest, digest);
                 admission.reply_to.refuse(error);
+            } else if is_send && waiters.acceptance == Acceptance::Stands {
+                admission.reply_to.accepted();
+            } else if waiters.replies.len() + waiters.senders.len() >= WAITERS_MAX {
+                admission.reply_to.refuse(overloaded("as many callers wait for this message as may"));
+            } else if is_send {
+                waiters.senders.push(admission.reply_to);
+            } else {
+                waiters.replies.push(admission.reply_to);
             }
             return None;
         }
@@ -160,17 +189,23 @@ impl Owner {
                 self.storage_failed(&error.to_string());
                 None
             }
-            Ok(Some(reply)) if reply.digest != digest => {
-                let error = id_reused(&admission, reply.digest, digest);
-                admission.reply_to.refuse(error);
-                None
-            }
             Ok(Some(reply)) => {
-                self.keep_id(&admission, &reply);
-                admission.reply_to.reply(result_of(reply.reply));
+                match differs(reply.digest) {
+                    Some(digest) => {
+                        let error = id_reused(&admission, reply.digest, digest);
+                        admission.reply_to.refuse(error);
+                    }
+                    None => {
+                        self.keep_id(&admission, &reply);
+                        match is_send {
+                            true => admission.reply_to.accepted(),
+                            false => admission.reply_to.reply(result_of(reply.reply)),
+                        }
+                    }
+                }
                 None
             }
-            Ok(None) => self.refuse_expired(admission),
+            Ok(None) => Some(admission),
         }
     }
 
@@ -214,43 +249,52 @@ impl Owner {
         }
     }
 
-    fn enqueue(&mut self, admission: Admission, digest: u128) {
+    fn enqueue_call(&mut self, admission: Admission, digest: u128) {
         let Some(leading) = self.leading.as_mut() else { return };
-        let Admission { agent, method, message_id, request, deadline, chain, reply_to } = admission;
-        let state = leading.agents.entry(agent.clone()).or_default();
-        if state.queue.len() >= limits::AGENT_MAILBOX_MESSAGES_MAX {
-            reply_to.refuse(overloaded("as many messages wait for the agent as may"));
-            return;
+        let Admission { agent, method, message_id, request, deadline, chain, reply_to, purpose: _ } =
+            admission;
+        if leading.mailbox_is_full(&agent) {
+            return reply_to.refuse(overloaded("as many messages wait for the agent as may"));
         }
+        let waiters = Waiters { digest, replies: vec![reply_to], ..Waiters::default() };
+        leading.waiters.insert(message_id, waiters);
         let bytes = request.len();
-        let message = Message { message_id, method, request, digest, deadline, chain, bytes };
-        state.queue.push_back(message);
+        let message = Message { message_id, method, request, digest, deadline, chain, bytes, send: None };
+        self.enqueue(agent, message);
+    }
+
+    /// Puts a message at the end of its agent's queue.
+    pub(super) fn enqueue(&mut self, agent: AgentRef, message: Message) {
+        let Some(leading) = self.leading.as_mut() else { return };
         leading.messages += 1;
-        leading.message_bytes += bytes;
-        leading.waiters.insert(message_id, Waiters { digest, replies: vec![reply_to] });
+        leading.message_bytes += message.bytes;
+        leading.agents.entry(agent.clone()).or_default().queue.push_back(message);
         self.run_next(&agent);
     }
 
-    /// Takes a turn that its last leader did not finish: it runs before anything else of its agent.
-    pub(super) fn run_again(&mut self, agent: AgentRef, turn: RecordedTurn) {
+    /// Takes a turn that its last leader did not finish: it runs before anything else of its agent. `send`
+    /// is there if its message stands in the inbox.
+    pub(super) fn run_again(&mut self, agent: AgentRef, turn: RecordedTurn, send: Option<SendState>) {
         let Some(leading) = self.leading.as_mut() else { return };
         // Whom it called may have forgotten by now that it did: run again it could do things twice.
         let age_ms = self.here.world.clock.now_ms().saturating_sub(turn.now_ms);
         if age_ms + 2 * limits::CLOCK_SKEW_MS_MAX > limits::RECORDED_TURN_MS_MAX {
             tracing::error!(%agent, id = %turn.message_id, age_ms, "a recorded turn is too old to be run again");
-            return self.give_up(agent, turn);
+            return self.give_up(agent, turn, send.is_some());
         }
-        leading.waiters.insert(turn.message_id, Waiters { digest: turn.digest, replies: Vec::new() });
+        let acceptance = if send.is_some() { Acceptance::Stands } else { Acceptance::None };
+        let waiters = Waiters { digest: turn.digest, acceptance, ..Waiters::default() };
+        leading.waiters.insert(turn.message_id, waiters);
         leading.agents.insert(agent.clone(), AgentState::default());
         leading.messages += 1;
         leading.message_bytes += turn.request.len();
-        self.start_recorded(agent, turn);
+        self.start_recorded(agent, turn, send);
     }
 }
 
 impl Owner {
     /// Ends a recorded turn that may not be run again: what it did to others stays, its own effects are lost.
-    fn give_up(&mut self, agent: AgentRef, turn: RecordedTurn) {
+    fn give_up(&mut self, agent: AgentRef, turn: RecordedTurn, accepted: bool) {
         let expires_at_s = self.kept_until_s(turn.message_id);
         let Some(leading) = self.leading.as_mut() else { return };
         let message = "the turn was not finished within a day; what it did to other agents stays".to_owned();
@@ -267,7 +311,21 @@ impl Owner {
         leading.next_turn += 1;
         leading.messages += 1;
         leading.agents.entry(agent).or_default().uncommitted += 1;
-        leading.pending.push_back(Pending::Turn { number, effects, bytes: 0, message_bytes: 0 });
+        let sends = Vec::new();
+        let turn = PendingTurn { number, effects, accepted, sends, bytes: 0, message_bytes: 0 };
+        leading.pending.push_back(Pending::Turn(turn));
+    }
+}
+
+impl Leading {
+    pub(super) fn mailbox_is_full(&self, agent: &AgentRef) -> bool {
+        let state = self.agents.get(agent);
+        state.is_some_and(|state| state.waiting() >= limits::AGENT_MAILBOX_MESSAGES_MAX)
+    }
+
+    /// Whether a message of that id is under way here.
+    pub(super) fn knows(&self, id: MessageId) -> bool {
+        self.waiters.contains_key(&id)
     }
 }
 

@@ -1,10 +1,13 @@
 //! Dispatch: an entry is committed and applied. Its replies leave, its turns may touch others.
 
-use super::{admit::result_of, leading::Pending, owner::Owner};
-use crate::executor::overlay::TurnNumber;
+use super::{
+    admit::result_of,
+    leading::{Pending, PendingTurn},
+    owner::Owner,
+};
 use afdg_region_machine::{
     OpOutcome, Outcome,
-    op::{CommitTurn, ForgetIds},
+    op::ForgetIds,
     table::{garbage, replies},
 };
 use afdg_replication::WriteError;
@@ -42,8 +45,26 @@ impl Owner {
     /// on can't be relied on.
     fn dispatch(&mut self, op: Pending, outcome: OpOutcome) -> Result<(), OpOutcome> {
         match (op, outcome) {
-            (Pending::Turn { number, effects, message_bytes, .. }, OpOutcome::Committed) => {
-                self.turn_committed(number, effects, message_bytes);
+            (Pending::Turn(turn), OpOutcome::Committed) => {
+                self.turn_committed(turn, None);
+                Ok(())
+            }
+            (Pending::Turn(turn), OpOutcome::CommittedSends { first }) => {
+                self.turn_committed(turn, Some(first));
+                Ok(())
+            }
+            (Pending::Accept { send, .. }, OpOutcome::Accepted) => {
+                self.send_accepted(&send);
+                Ok(())
+            }
+            (Pending::Fail { op, message_bytes }, OpOutcome::Done { .. }) => {
+                self.attempt_failed(op, message_bytes);
+                Ok(())
+            }
+            (Pending::Settle(_), OpOutcome::Done { .. }) => Ok(()),
+            (Pending::SettleLetter { op, settled }, outcome) => {
+                self.letter_settled(op.agent, outcome);
+                let _ = settled.send(());
                 Ok(())
             }
             (Pending::Record { recorded, .. }, OpOutcome::Recorded) => {
@@ -69,16 +90,19 @@ impl Owner {
         }
     }
 
-    fn turn_committed(&mut self, number: TurnNumber, effects: CommitTurn, message_bytes: usize) {
+    /// `first_send` is the number of the turn's first send, if it has any.
+    fn turn_committed(&mut self, turn: PendingTurn, first_send: Option<u64>) {
+        let PendingTurn { number, effects, sends, message_bytes, .. } = turn;
         let Some(leading) = self.leading.as_mut() else { return };
+        leading.leave_inbox(effects.message_id, message_bytes);
         leading.answer(effects.message_id, &result_of(effects.reply));
         leading.count_out(message_bytes);
         if let Some(state) = leading.agents.get_mut(&effects.agent) {
             state.overlay.committed(number);
-            state.uncommitted = state.uncommitted.saturating_sub(1);
-            if state.is_idle() {
-                leading.agents.remove(&effects.agent);
-            }
+        }
+        leading.committed(&effects.agent);
+        if let Some(first) = first_send {
+            self.sends_committed(&effects.agent, sends, first);
         }
     }
 

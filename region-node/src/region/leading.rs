@@ -7,12 +7,12 @@ use super::{
 };
 use crate::executor::overlay::{Overlay, TurnNumber};
 use afdg_region_machine::{
-    op::CommitTurn,
-    table::{fence::Fence, mailbox::RecordedTurn},
+    op::{CommitTurn, FailAttempt, SettleDeadLetter, SettleSends},
+    table::{fence::Fence, inbox::AcceptedSend, mailbox::RecordedTurn, outbox::OutgoingSend},
 };
 use afdg_types::{AgentRef, MessageId};
 use bytes::Bytes;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use tokio::{sync::oneshot, task::AbortHandle, time::Instant};
 
 /// A message that was admitted, with everybody who waits for its answer.
@@ -25,6 +25,16 @@ pub struct Message {
     pub chain: Vec<AgentRef>,
     /// Counted among the region's bytes in flight.
     pub bytes: usize,
+    /// Of a message that nobody waits for.
+    pub send: Option<SendState>,
+}
+
+/// What an accepted send has been through.
+#[derive(Clone, Debug)]
+pub struct SendState {
+    pub sender: Option<AgentRef>,
+    pub attempts: u32,
+    pub refusals: u32,
 }
 
 /// One agent with something under way.
@@ -33,6 +43,8 @@ pub struct AgentState {
     /// Messages that wait for their turn.
     pub queue: VecDeque<Message>,
     pub running: Option<Running>,
+    /// By sender: what waits behind a send whose turn failed and that is tried again.
+    pub held: BTreeMap<AgentRef, VecDeque<Message>>,
     pub overlay: Overlay,
     /// Turns that ended and are not committed.
     pub uncommitted: u32,
@@ -40,7 +52,12 @@ pub struct AgentState {
 
 impl AgentState {
     pub fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.running.is_none() && self.uncommitted == 0
+        self.queue.is_empty() && self.running.is_none() && self.held.is_empty() && self.uncommitted == 0
+    }
+
+    /// Messages that wait for their turn.
+    pub fn waiting(&self) -> usize {
+        self.queue.len() + self.held.values().map(VecDeque::len).sum::<usize>()
     }
 }
 
@@ -66,16 +83,75 @@ impl Drop for Running {
 #[derive(Default)]
 pub struct Waiters {
     pub digest: u128,
+    /// Those who want to know how its turn ended.
     pub replies: Vec<ReplyTo>,
+    /// Those who want to know that it was accepted.
+    pub senders: Vec<ReplyTo>,
+    pub acceptance: Acceptance,
+}
+
+/// How far a message is on its way into the inbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Acceptance {
+    /// It does not go there: somebody waits for its answer.
+    #[default]
+    None,
+    /// It goes with the next entry.
+    Pending,
+    /// Its turn ended before: its effects go with the next entry in its place.
+    Superseded,
+    Proposed,
+    Stands,
 }
 
 /// One operation on its way into an entry, and what is to be done once it is committed.
 pub enum Pending {
-    Turn { number: TurnNumber, effects: CommitTurn, bytes: usize, message_bytes: usize },
+    Turn(PendingTurn),
+    Accept { agent: AgentRef, send: AcceptedSend },
+    Fail { op: FailAttempt, message_bytes: usize },
+    Settle(SettleSends),
+    SettleLetter { op: SettleDeadLetter, settled: oneshot::Sender<()> },
     Record { agent: AgentRef, turn: RecordedTurn, recorded: oneshot::Sender<()> },
     KeepId(afdg_region_machine::op::KeepId),
     ForgetIds(afdg_region_machine::op::ForgetIds),
     CollectGarbage,
+}
+
+/// The effects of a turn that has ended.
+pub struct PendingTurn {
+    pub number: TurnNumber,
+    pub effects: CommitTurn,
+    /// The message stands in the inbox.
+    pub accepted: bool,
+    pub sends: Vec<OutgoingSend>,
+    pub bytes: usize,
+    pub message_bytes: usize,
+}
+
+/// The sends of one agent to another, in order.
+pub type LaneKey = (AgentRef, AgentRef);
+
+/// What is on its way from one agent to another.
+#[derive(Default)]
+pub struct Lane {
+    /// Numbers in the outbox.
+    pub numbers: VecDeque<u64>,
+    /// Attempts to deliver the first of them that were refused.
+    pub attempts: u32,
+    /// Attempts in a row that failed, whatever the reason.
+    pub failures: u32,
+    pub state: LaneState,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LaneState {
+    #[default]
+    Idle,
+    /// It waits for a place among those that are delivered.
+    Queued,
+    Delivering,
+    /// It waits for its next attempt.
+    Paused,
 }
 
 /// The state of one leadership.
@@ -99,6 +175,22 @@ pub struct Leading {
     /// Admitted and not yet answered.
     pub messages: usize,
     pub message_bytes: usize,
+    /// Accepted sends that are held back or wait for their next attempt, by when that is, milliseconds
+    /// since the Unix epoch.
+    pub due: BTreeSet<(u64, MessageId)>,
+    /// Accepted sends whose turn is not committed.
+    pub inbox_messages: usize,
+    pub inbox_bytes: usize,
+    pub lanes: HashMap<LaneKey, Lane>,
+    /// Lanes with something to deliver that wait for a place.
+    pub lanes_queued: VecDeque<LaneKey>,
+    /// Lanes that wait for their next attempt, by when that is.
+    pub lanes_due: BTreeSet<(u64, LaneKey)>,
+    pub lanes_delivering: usize,
+    /// Lanes to look at once the events that came together are handled.
+    pub lanes_wanted: Vec<LaneKey>,
+    /// Sends in the outbox.
+    pub outbox_messages: usize,
     /// Read-only messages that wait for word that this replica still leads.
     pub reads: Vec<Admission>,
     pub reads_checking: bool,
@@ -123,6 +215,15 @@ impl Leading {
             proposed: futures::stream::FuturesOrdered::new(),
             messages: 0,
             message_bytes: 0,
+            due: BTreeSet::new(),
+            inbox_messages: 0,
+            inbox_bytes: 0,
+            lanes: HashMap::new(),
+            lanes_queued: VecDeque::new(),
+            lanes_due: BTreeSet::new(),
+            lanes_delivering: 0,
+            lanes_wanted: Vec::new(),
+            outbox_messages: 0,
             reads: Vec::new(),
             reads_checking: false,
             forgetting: false,
@@ -135,9 +236,11 @@ impl Leading {
         self.message_bytes = self.message_bytes.saturating_sub(bytes);
     }
 
-    /// Answers everybody who waits for `id`.
+    /// Answers everybody who waits for `id`: whose turn has ended, or that will have none.
     pub fn answer(&mut self, id: MessageId, result: &Result<Bytes, afdg_types::CallError>) {
-        for reply_to in self.waiters.remove(&id).map(|waiters| waiters.replies).unwrap_or_default() {
+        let Some(waiters) = self.waiters.remove(&id) else { return };
+        waiters.senders.into_iter().for_each(ReplyTo::accepted);
+        for reply_to in waiters.replies {
             reply_to.reply(result.clone());
         }
     }

@@ -9,16 +9,20 @@
 //! | `run` | starts turns, takes in how they ended |
 //! | `propose` | effects of many turns become one entry |
 //! | `dispatch` | once committed: replies leave, turns may touch others |
+//! | `sends` | messages that nobody waits for: into the inbox, tried again, given up |
+//! | `lanes` | the sends of committed turns: out of the outbox, in order |
 //! | `reads` | read-only turns beside the others, on committed state |
 
 mod admission;
 mod admit;
 mod dispatch;
+mod lanes;
 mod leading;
 mod owner;
 mod propose;
 mod reads;
 mod run;
+mod sends;
 
 pub use admission::{Admission, Outgoing, ReplyTo};
 pub use owner::{RecordTurn, RegionHandle, Surroundings, start};

@@ -2,27 +2,31 @@
 
 use super::{
     admission::Admission,
-    leading::{Leading, Pending},
+    lanes::Delivery,
+    leading::{Acceptance, LaneKey, Leading, Pending},
 };
 use crate::{
     cache::RowCache,
     executor::{RunFailure, overlay::TurnNumber, view::AgentRows},
     replica::RegionReplica,
 };
-use afdg_agent::host::{AgentHost, TurnOutput};
+use afdg_agent::host::{AgentHost, SendRetry, TurnOutput};
 use afdg_catalog_client::Routes;
 use afdg_region_machine::{
     Command, Outcome,
+    op::SettleDeadLetter,
     table::{
         fence::Fence,
+        inbox::{self, AcceptedSend},
         mailbox::{self, RecordedTurn},
+        outbox,
     },
 };
 use afdg_replication::{Lead, WriteError};
 use afdg_router::Router;
 use afdg_runtime::{Blocking, OnEnd, Tasks, World, gather};
 use afdg_types::{
-    AgentRef, GridError, NodeId, Reason, RegionId, RowsError, SlotRange, limits,
+    AgentRef, GridError, NodeId, Reason, RegionId, Rows, RowsError, SlotRange, limits,
     planted::{Bug, planted},
 };
 use futures::StreamExt;
@@ -50,6 +54,8 @@ pub struct Surroundings {
     pub host: Arc<dyn AgentHost>,
     /// Methods of the types that this node hosts, and whether each only reads.
     pub methods: Arc<BTreeMap<String, BTreeMap<String, bool>>>,
+    /// By type, how its sends are tried again.
+    pub send_retry: Arc<BTreeMap<String, SendRetry>>,
     pub router: Arc<Router>,
     pub routes: watch::Receiver<Arc<Routes>>,
     pub cache: Arc<RowCache>,
@@ -61,11 +67,29 @@ pub struct Surroundings {
 pub enum Event {
     TurnEnded { leadership: u64, agent: AgentRef, number: TurnNumber, result: Result<TurnOutput, RunFailure> },
     RecordWanted { leadership: u64, agent: AgentRef, number: TurnNumber, recorded: oneshot::Sender<()> },
-    Ready { leadership: u64, result: Result<Vec<(AgentRef, RecordedTurn)>, ReadyError> },
+    Ready { leadership: u64, result: Result<Backlog, ReadyError> },
+    Delivered { leadership: u64, lane: LaneKey, delivery: Result<Delivery, RowsError> },
+    SettleLetter { op: SettleDeadLetter, settled: oneshot::Sender<()> },
     ReadsChecked { leadership: u64, reads: Vec<Admission>, result: Result<(), WriteError> },
     ReadEnded { leadership: u64, bytes: usize, retry: Option<Admission> },
     Inspect { agent: AgentRef, activity: oneshot::Sender<(&'static str, u32)> },
     Drain,
+}
+
+/// What earlier leaders left to do.
+#[derive(Default)]
+pub struct Backlog {
+    /// Turns that may have touched others.
+    recorded: Vec<(AgentRef, RecordedTurn)>,
+    inbox: Vec<(AgentRef, AcceptedSend)>,
+    /// Senders, receivers and numbers.
+    outbox: Vec<(AgentRef, AgentRef, u64)>,
+}
+
+impl Backlog {
+    fn read(rows: &dyn Rows) -> Result<Self, RowsError> {
+        Ok(Self { recorded: mailbox::all(rows)?, inbox: inbox::all(rows)?, outbox: outbox::all(rows)? })
+    }
 }
 
 /// Why a new leader can't start.
@@ -143,6 +167,14 @@ impl RegionHandle {
         waiting.await.unwrap_or(("idle", 0))
     }
 
+    /// Carries out what a person decided about a dead letter. False if the lead was lost before it was known
+    /// to be done.
+    pub async fn settle_letter(&self, op: SettleDeadLetter) -> bool {
+        let (settled, waiting) = oneshot::channel();
+        let _ = self.events.send(Event::SettleLetter { op, settled });
+        waiting.await.is_ok()
+    }
+
     /// From now on messages are sent elsewhere; what was admitted is finished.
     pub fn drain(&self) {
         let _ = self.events.send(Event::Drain);
@@ -200,6 +232,7 @@ enum Happened {
     Entry(Result<Outcome, WriteError>, Vec<Pending>),
     Lead,
     Tick,
+    Due,
     Closed,
 }
 
@@ -216,12 +249,14 @@ impl Owner {
         self.read_slots();
         let mut arrived = Vec::with_capacity(EVENTS_AT_ONCE);
         loop {
+            let until_due = self.until_due();
             let happened = tokio::select! {
                 biased;
                 changed = lead.changed() => if changed.is_ok() { Happened::Lead } else { Happened::Closed },
                 Some((result, ops)) = next_entry(&mut self.leading) => Happened::Entry(result, ops),
                 // Before the messages, which may never end.
                 _ = ticks.tick() => Happened::Tick,
+                () = sleep_for(until_due) => Happened::Due,
                 Some(event) = happening.recv() => Happened::Event(event),
                 count = arriving.recv_many(&mut arrived, EVENTS_AT_ONCE) => Happened::Admissions(count),
             };
@@ -248,12 +283,33 @@ impl Owner {
                 }
                 // All handles are gone: the region has left the node.
                 Happened::Admissions(0) | Happened::Closed => return,
-                Happened::Admissions(_) => arrived.drain(..).for_each(|admission| self.admit(admission)),
+                Happened::Admissions(_) => {
+                    arrived.drain(..).for_each(|admission| self.admit(admission));
+                    self.await_quick_turns(&mut happening).await;
+                }
                 Happened::Tick => self.keep_house(),
+                Happened::Due => {}
             }
+            self.fire_due();
+            self.start_lanes();
             self.check_reads();
             self.propose();
             self.report(*lead.borrow());
+        }
+    }
+
+    /// A send's turn that ends at once goes into the next entry in place of the send.
+    async fn await_quick_turns(&mut self, happening: &mut mpsc::UnboundedReceiver<Event>) {
+        let is_acceptance = |op: &Pending| matches!(op, Pending::Accept { .. });
+        let may_propose = |leading: &&Leading| leading.proposed.len() < limits::REGION_ENTRIES_IN_FLIGHT_MAX;
+        let leading = self.leading.as_ref().filter(may_propose);
+        if !leading.is_some_and(|leading| leading.pending.iter().any(is_acceptance)) {
+            return;
+        }
+        gather().await;
+        for _ in 0..EVENTS_AT_ONCE {
+            let Ok(event) = happening.try_recv() else { break };
+            self.handle(event);
         }
     }
 
@@ -266,6 +322,13 @@ impl Owner {
                 self.record(leadership, agent, number, recorded)
             }
             Event::Ready { leadership, result } => self.ready(leadership, result),
+            Event::Delivered { leadership, lane, delivery } => self.delivered(leadership, lane, delivery),
+            Event::SettleLetter { op, settled } => {
+                // Whoever waits hears that nothing was done if this replica does not lead.
+                if let Some(leading) = self.leading.as_mut().filter(|leading| leading.ready) {
+                    leading.pending.push_back(Pending::SettleLetter { op, settled });
+                }
+            }
             Event::ReadsChecked { leadership, reads, result } => {
                 self.reads_checked(leadership, reads, result)
             }
@@ -277,7 +340,7 @@ impl Owner {
                     Some(_) => "running",
                     None => "idle",
                 };
-                let _ = activity.send((doing, state.map_or(0, |state| state.queue.len() as u32)));
+                let _ = activity.send((doing, state.map_or(0, |state| state.waiting() as u32)));
             }
             Event::Drain => self.draining = true,
         }
@@ -326,18 +389,17 @@ impl Owner {
         });
     }
 
-    fn ready(&mut self, leadership: u64, result: Result<Vec<(AgentRef, RecordedTurn)>, ReadyError>) {
+    fn ready(&mut self, leadership: u64, result: Result<Backlog, ReadyError>) {
         let current = |leading: &&mut Leading| leading.leadership == leadership && !leading.ready;
         let Some(leading) = self.leading.as_mut().filter(current) else { return };
         match result {
-            Ok(recorded) => {
+            Ok(Backlog { recorded, inbox, outbox }) => {
                 leading.ready = true;
                 leading.early_bytes = 0;
                 let early = std::mem::take(&mut leading.early);
                 // Turns that may have touched others come first, before anything else of their agents.
-                for (agent, turn) in recorded {
-                    self.run_again(agent, turn);
-                }
+                self.take_over_inbox(recorded, inbox);
+                self.take_over_outbox(outbox);
                 early.into_iter().for_each(|admission| self.admit(admission));
             }
             Err(ReadyError::Rows(error)) => self.storage_failed(&error.to_string()),
@@ -368,12 +430,14 @@ impl Owner {
         tracing::debug!(region = %self.region, term = leading.term, why, "this node leads no more");
         let mut never_run = BTreeSet::new();
         for state in leading.agents.values() {
-            never_run.extend(state.queue.iter().map(|message| message.message_id));
+            let held = state.held.values().flatten();
+            never_run.extend(state.queue.iter().chain(held).map(|message| message.message_id));
         }
         let hint = self.leader_hint();
         for (id, waiters) in std::mem::take(&mut leading.waiters) {
-            for reply_to in waiters.replies {
-                if never_run.contains(&id) {
+            let proposed = waiters.acceptance == Acceptance::Proposed;
+            for reply_to in waiters.replies.into_iter().chain(waiters.senders) {
+                if never_run.contains(&id) && !proposed {
                     reply_to.refuse_not_leader(GridError::new(Reason::NotLeader, why), hint);
                 } else {
                     let text = format!("{why} before the turn's effects were known to be committed");
@@ -429,13 +493,13 @@ impl Owner {
     }
 }
 
-/// Begins a leadership; returns the turns that an earlier leader did not finish.
+/// Begins a leadership; returns what earlier leaders did not finish.
 async fn begin(
     replica: RegionReplica,
     threads: Arc<dyn Blocking>,
     term: u64,
     leadership: u64,
-) -> Result<Vec<(AgentRef, RecordedTurn)>, ReadyError> {
+) -> Result<Backlog, ReadyError> {
     let first = Command { term, sequence: Fence::first_of(leadership), ops: Vec::new() };
     let encoded = first.encode().map_err(|error| ReadyError::Rows(RowsError(error.to_string())))?;
     match replica.write_in_term(term, encoded).await.map_err(ReadyError::Write)? {
@@ -445,12 +509,22 @@ async fn begin(
             return Err(ReadyError::Write(WriteError::Unknown));
         }
     }
-    if planted(Bug::RecordedTurnForgotten) {
-        return Ok(Vec::new());
-    }
     let rows = Arc::clone(replica.rows());
-    let read = afdg_runtime::blocking(&threads, move || mailbox::all(rows.as_ref())).await;
-    read.map_err(|error| ReadyError::Rows(RowsError(error.to_string())))?.map_err(ReadyError::Rows)
+    let read = afdg_runtime::blocking(&threads, move || Backlog::read(rows.as_ref())).await;
+    let read = read.map_err(|error| ReadyError::Rows(RowsError(error.to_string())))?;
+    let mut backlog = read.map_err(ReadyError::Rows)?;
+    if planted(Bug::RecordedTurnForgotten) {
+        backlog.recorded.clear();
+    }
+    Ok(backlog)
+}
+
+/// Ends after `duration`; never without one.
+async fn sleep_for(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The next entry whose outcome is known; never, while none is under way.

@@ -3,20 +3,20 @@
 
 use super::{
     admit::result_of,
-    leading::{Leading, Pending},
+    leading::{Acceptance, Leading, Pending, PendingTurn, Waiters},
     owner::Owner,
 };
 use afdg_region_machine::{
     Command, Outcome,
-    op::{CollectGarbage, Op, RecordTurn},
+    op::{AcceptSend, CollectGarbage, CommitMessaging, Op, RecordTurn},
 };
 use afdg_replication::WriteError;
 use afdg_types::{
-    limits,
+    MessageId, limits,
     planted::{Bug, planted},
 };
 use futures::future::BoxFuture;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 /// An entry under way; ends with its outcome and the operations that it holds.
 pub type Proposed = BoxFuture<'static, (Result<Outcome, WriteError>, Vec<Pending>)>;
@@ -31,7 +31,10 @@ impl Owner {
             {
                 return;
             }
-            let ops = take_for_entry(&mut leading.pending);
+            let ops = take_for_entry(&mut leading.pending, &mut leading.waiters);
+            if ops.is_empty() {
+                return;
+            }
             let command = Command {
                 term: leading.term,
                 sequence: leading.next_sequence,
@@ -59,7 +62,7 @@ impl Owner {
 
 fn answer_early(leading: &mut Leading, ops: &[Pending]) {
     for op in ops {
-        if let Pending::Turn { effects, .. } = op {
+        if let Pending::Turn(PendingTurn { effects, .. }) = op {
             leading.answer(effects.message_id, &result_of(effects.reply.clone()));
         }
     }
@@ -67,13 +70,32 @@ fn answer_early(leading: &mut Leading, ops: &[Pending]) {
 
 /// What waits, as much as goes into one entry: the last operation taken may pass the target, and an entry
 /// still fits a frame.
-fn take_for_entry(pending: &mut VecDeque<Pending>) -> Vec<Pending> {
+fn take_for_entry(
+    pending: &mut VecDeque<Pending>,
+    waiters: &mut HashMap<MessageId, Waiters>,
+) -> Vec<Pending> {
     let mut bytes = 0;
     let mut ops = Vec::new();
     while ops.len() < limits::ENTRY_TURNS_MAX && bytes < limits::ENTRY_BYTES_TARGET {
         let Some(op) = pending.pop_front() else { break };
+        if let Pending::Accept { send, .. } = &op
+            && let Some(waiters) = waiters.get_mut(&send.message_id)
+        {
+            // Its turn has ended already: the effects stand further back among these operations.
+            if waiters.acceptance == Acceptance::Superseded {
+                continue;
+            }
+            waiters.acceptance = Acceptance::Proposed;
+        }
         bytes += match &op {
-            Pending::Turn { bytes, .. } => *bytes,
+            Pending::Turn(turn) => turn.bytes,
+            Pending::Accept { agent, send } => {
+                let sender = send.sender.as_ref().map_or(0, |sender| sender.as_str().len());
+                64 + agent.as_str().len() + send.method.len() + send.request.len() + sender
+            }
+            Pending::Fail { op, .. } => 1_024 + op.agent.as_str().len(),
+            Pending::Settle(op) => 1_024 + op.accepted.len() * 10,
+            Pending::SettleLetter { .. } => 1_024,
             Pending::Record { agent, turn, .. } => {
                 let chain = turn.chain.iter().map(|waiting| waiting.as_str().len());
                 agent.as_str().len() + turn.method.len() + turn.request.len() + chain.sum::<usize>()
@@ -87,7 +109,20 @@ fn take_for_entry(pending: &mut VecDeque<Pending>) -> Vec<Pending> {
 
 fn op_of(pending: &Pending) -> Op {
     match pending {
-        Pending::Turn { effects, .. } => Op::CommitTurn(effects.clone()),
+        Pending::Turn(PendingTurn { effects, accepted: false, sends, .. }) if sends.is_empty() => {
+            Op::CommitTurn(effects.clone())
+        }
+        Pending::Turn(PendingTurn { effects, accepted, sends, .. }) => Op::CommitMessaging(CommitMessaging {
+            turn: effects.clone(),
+            accepted: *accepted,
+            sends: sends.clone(),
+        }),
+        Pending::Accept { agent, send } => {
+            Op::AcceptSend(AcceptSend { agent: agent.clone(), send: send.clone() })
+        }
+        Pending::Fail { op, .. } => Op::FailAttempt(op.clone()),
+        Pending::Settle(op) => Op::SettleSends(op.clone()),
+        Pending::SettleLetter { op, .. } => Op::SettleDeadLetter(op.clone()),
         Pending::Record { agent, turn, .. } => {
             Op::RecordTurn(RecordTurn { agent: agent.clone(), turn: turn.clone() })
         }

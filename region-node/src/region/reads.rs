@@ -10,7 +10,7 @@ use crate::executor::{self, calls::Calls, overlay::Overlay, view::View};
 use afdg_agent::host::Turn;
 use afdg_replication::WriteError;
 use afdg_types::{
-    AgentRef, CallError, GridError, MessageId, Reason,
+    AgentRef, CallError, GridError, MessageId, Purpose, Reason,
     planted::{Bug, planted},
 };
 use bytes::Bytes;
@@ -64,7 +64,12 @@ impl Owner {
         };
         leading.reads_checking = false;
         for read in reads {
-            self.start_read(leadership, read);
+            if read.purpose == Purpose::Attach {
+                self.read_ended_for(read.request.len());
+                self.attach_or_refuse(read);
+            } else {
+                self.start_read(leadership, read);
+            }
         }
     }
 

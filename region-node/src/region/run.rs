@@ -4,22 +4,24 @@
 //! not committed yet: its answer waits for its own commit, which comes after theirs in the log.
 
 use super::{
-    leading::{Message, Pending, Running},
+    leading::{Acceptance, Leading, Message, Pending, PendingTurn, Running, SendState},
     owner::{Event, Owner, RecordTurn},
 };
 use crate::executor::{self, RunFailure, calls::Calls, overlay::TurnNumber, view::View};
-use afdg_agent::host::{RowWrite, Turn, TurnFailure, TurnOutput};
+use afdg_agent::host::{RowWrite, Turn, TurnFailure, TurnOutput, TurnSend};
 use afdg_region_machine::{
     op::{CommitTurn, RowChange},
-    table::{mailbox::RecordedTurn, replies::TurnReply},
+    table::{mailbox::RecordedTurn, outbox::OutgoingSend, replies::TurnReply},
 };
-use afdg_types::{AgentRef, GridError, Reason, limits};
+use afdg_types::{AgentRef, GridError, MessageId, Reason, limits};
 use futures::future::Either;
 use std::sync::Arc;
 use tokio::{sync::oneshot, time::Instant};
 
 /// Room for what a turn's effects carry besides its rows: the agent's name, ids, lengths.
 const EFFECT_OVERHEAD_BYTES: usize = 1_024;
+/// Room for what a send carries besides its names and its request.
+const SEND_OVERHEAD_BYTES: usize = 64;
 /// What one turn may put into an entry, whatever its host lets it: an entry must fit a frame.
 const EFFECT_BYTES_MAX: usize = limits::TURN_EFFECT_BYTES_MAX + limits::MESSAGE_BYTES_MAX;
 const _: () = assert!(EFFECT_BYTES_MAX + limits::ENTRY_BYTES_TARGET + 64 * 1024 < limits::FRAME_BYTES_MAX);
@@ -39,6 +41,7 @@ impl Owner {
                 }
                 return;
             };
+            let Some(message) = leading.hold_back(agent, message) else { continue };
             if message.deadline.is_none_or(|deadline| deadline > Instant::now()) {
                 let (now_ms, seed) = (self.here.world.clock.now_ms(), self.here.world.entropy.random_u64());
                 self.start_turn(agent.clone(), message, now_ms, seed, false);
@@ -54,10 +57,10 @@ impl Owner {
     }
 
     /// Runs a turn from the mailbox again: with the same time and seed it takes the same way.
-    pub(super) fn start_recorded(&mut self, agent: AgentRef, turn: RecordedTurn) {
+    pub(super) fn start_recorded(&mut self, agent: AgentRef, turn: RecordedTurn, send: Option<SendState>) {
         let RecordedTurn { message_id, method, request, digest, chain, now_ms, seed } = turn;
         let bytes = request.len();
-        let message = Message { message_id, method, request, digest, deadline: None, chain, bytes };
+        let message = Message { message_id, method, request, digest, deadline: None, chain, bytes, send };
         self.start_turn(agent, message, now_ms, seed, true);
     }
 
@@ -76,7 +79,8 @@ impl Owner {
             events: events.clone(),
         });
         let router = Arc::clone(&self.here.router);
-        let calls = Calls::new(message.message_id, message.chain.clone(), agent.clone(), router, record);
+        let parent = parent_of(&message);
+        let calls = Calls::new(parent, message.chain.clone(), agent.clone(), router, record);
         let view = Arc::new(View::of_turn(rows, state.overlay.clone(), calls.clone()));
         let turn = Turn {
             agent: agent.clone(),
@@ -142,47 +146,126 @@ impl Owner {
             state.running = Some(running);
             return;
         }
-        let (reply, writes) = match reply_of(result) {
-            Ok(reply) => reply,
+        let effects = match effects_of(result) {
+            Ok(effects) => effects,
             Err(storage) => return self.storage_failed(&storage),
         };
-        let (changes, bytes) = changes_of(&writes, &reply);
-        let (reply, writes, changes, bytes) = if bytes > EFFECT_BYTES_MAX {
+        let (changes, bytes) = changes_of(&effects);
+        if bytes > EFFECT_BYTES_MAX {
             let message = format!("the turn's effects have {bytes} bytes; at most {EFFECT_BYTES_MAX} fit");
-            (
-                TurnReply::Failed { reason: Reason::TurnTooLarge, message },
-                Vec::new(),
-                Vec::new(),
-                EFFECT_OVERHEAD_BYTES,
-            )
+            let effects = Effects::only(TurnReply::Failed { reason: Reason::TurnTooLarge, message });
+            self.take_in(agent, running, effects, Vec::new(), EFFECT_OVERHEAD_BYTES);
         } else {
-            (reply, writes, changes, bytes)
-        };
-        state.overlay.write(number, &writes);
-        state.uncommitted += 1;
-        let message_id = running.message.message_id;
-        let message_bytes = running.message.bytes;
-        let digest = running.message.digest;
-        let expires_at_s = self.kept_until_s(message_id);
-        let recorded = running.recorded;
-        let agent_ref = agent.clone();
-        let effects =
-            CommitTurn { agent: agent_ref, message_id, digest, expires_at_s, changes, reply, recorded };
-        if let Some(leading) = self.leading.as_mut() {
-            leading.pending.push_back(Pending::Turn { number, effects, bytes, message_bytes });
+            self.take_in(agent, running, effects, changes, bytes);
         }
         self.run_next(agent);
     }
+
+    /// Takes in what a turn leaves, so that it is proposed and the agent's next turn can build on it.
+    fn take_in(
+        &mut self,
+        agent: &AgentRef,
+        running: Running,
+        effects: Effects,
+        changes: Vec<RowChange>,
+        bytes: usize,
+    ) {
+        let expires_at_s = self.kept_until_s(running.message.message_id);
+        let now_ms = self.here.world.clock.now_ms();
+        let retry = self.here.send_retry.get(agent.agent_type()).copied().unwrap_or_default();
+        let Some(leading) = self.leading.as_mut() else { return };
+        let Effects { reply, writes, sends } = effects;
+        if running.message.send.is_some() && !matches!(reply, TurnReply::Response(_)) {
+            return leading.attempt_failed(agent, &running, reply, retry, now_ms, expires_at_s);
+        }
+        leading.let_go(agent, &running.message);
+        let accepted = leading.supersede_acceptance(&running);
+        let Running { number, message, now_ms: sent_ms, recorded, .. } = &running;
+        let Some(state) = leading.agents.get_mut(agent) else { return };
+        state.overlay.write(*number, &writes);
+        state.uncommitted += 1;
+        let (parent, sent_ms) = (parent_of(message), *sent_ms);
+        let sends = sends.into_iter().map(|send| outgoing(send, parent, sent_ms)).collect();
+        let effects = CommitTurn {
+            agent: agent.clone(),
+            message_id: message.message_id,
+            digest: message.digest,
+            expires_at_s,
+            changes,
+            reply,
+            recorded: *recorded,
+        };
+        let (number, message_bytes) = (*number, message.bytes);
+        let turn = PendingTurn { number, effects, accepted, sends, bytes, message_bytes };
+        leading.pending.push_back(Pending::Turn(turn));
+    }
 }
 
-/// The reply and the rows that a turn leaves; or why this node's storage can't be relied on.
-fn reply_of(result: Result<TurnOutput, RunFailure>) -> Result<(TurnReply, Vec<RowWrite>), String> {
+impl Leading {
+    /// Whether the turn's message stands in the inbox, or will before the turn's effects do. If it was not
+    /// even proposed to, it need not go there; but an agent's send has to, since the agent's next one may be
+    /// proposed between the message and the effects, and must not stand without it.
+    fn supersede_acceptance(&mut self, running: &Running) -> bool {
+        let message = &running.message;
+        let is_clients = message.send.as_ref().is_some_and(|send| send.sender.is_none());
+        let Some(waiters) = self.waiters.get_mut(&message.message_id) else { return false };
+        match waiters.acceptance {
+            Acceptance::None | Acceptance::Superseded => false,
+            Acceptance::Pending if is_clients => {
+                waiters.acceptance = Acceptance::Superseded;
+                false
+            }
+            Acceptance::Pending | Acceptance::Proposed | Acceptance::Stands => true,
+        }
+    }
+}
+
+/// The id from which those of the turn's calls and sends follow. After a refusal, which the handler decided
+/// upon with the answers that it got, another attempt asks anew; after a failure it gets the same answers.
+fn parent_of(message: &Message) -> MessageId {
+    match &message.send {
+        Some(SendState { refusals, .. }) if *refusals > 0 => {
+            MessageId::derived(message.message_id, u32::MAX - refusals)
+        }
+        _ => message.message_id,
+    }
+}
+
+fn outgoing(send: TurnSend, parent: MessageId, sent_ms: u64) -> OutgoingSend {
+    let TurnSend { ordinal, agent, method, request, delay_ms } = send;
+    OutgoingSend {
+        to: agent,
+        message_id: MessageId::derived(parent, ordinal),
+        method,
+        request,
+        sent_ms,
+        due_ms: if delay_ms == 0 { 0 } else { sent_ms.saturating_add(delay_ms) },
+    }
+}
+
+/// What a turn leaves.
+struct Effects {
+    reply: TurnReply,
+    writes: Vec<RowWrite>,
+    sends: Vec<TurnSend>,
+}
+
+impl Effects {
+    /// A turn that refuses or fails leaves nothing but that.
+    fn only(reply: TurnReply) -> Self {
+        Self { reply, writes: Vec::new(), sends: Vec::new() }
+    }
+}
+
+/// What the turn leaves; or why this node's storage can't be relied on.
+fn effects_of(result: Result<TurnOutput, RunFailure>) -> Result<Effects, String> {
     match result {
-        Ok(TurnOutput { reply: Ok(response), writes }) => Ok((TurnReply::Response(response), writes)),
-        // A turn that refuses leaves nothing but its refusal, whatever its host returned.
-        Ok(TurnOutput { reply: Err(error), .. }) => Ok((TurnReply::Refused(error), Vec::new())),
+        Ok(TurnOutput { reply: Ok(response), writes, sends }) => {
+            Ok(Effects { reply: TurnReply::Response(response), writes, sends })
+        }
+        Ok(TurnOutput { reply: Err(error), .. }) => Ok(Effects::only(TurnReply::Refused(error))),
         Err(failure) => match refusal_of(failure) {
-            Either::Left((reason, message)) => Ok((TurnReply::Failed { reason, message }, Vec::new())),
+            Either::Left((reason, message)) => Ok(Effects::only(TurnReply::Failed { reason, message })),
             Either::Right(storage) => Err(storage),
         },
     }
@@ -210,9 +293,9 @@ fn lacks_code(result: &Result<TurnOutput, RunFailure>) -> bool {
     matches!(result, Err(RunFailure::Turn(TurnFailure::UnknownType(_) | TurnFailure::UnknownMethod(_))))
 }
 
-fn changes_of(writes: &[RowWrite], reply: &TurnReply) -> (Vec<RowChange>, usize) {
+fn changes_of(effects: &Effects) -> (Vec<RowChange>, usize) {
     let mut bytes = EFFECT_OVERHEAD_BYTES;
-    let changes = writes.iter().map(|write| match write {
+    let changes = effects.writes.iter().map(|write| match write {
         RowWrite::Put(key, row) => {
             let value = row.encode();
             bytes += key.len() + value.len();
@@ -228,7 +311,10 @@ fn changes_of(writes: &[RowWrite], reply: &TurnReply) -> (Vec<RowChange>, usize)
         }
     });
     let changes = changes.collect();
-    bytes += match reply {
+    for send in &effects.sends {
+        bytes += SEND_OVERHEAD_BYTES + send.agent.as_str().len() + send.method.len() + send.request.len();
+    }
+    bytes += match &effects.reply {
         TurnReply::Response(response) => response.len(),
         TurnReply::Refused(error) => {
             let metadata = error.metadata.iter().map(|(key, value)| key.len() + value.len());

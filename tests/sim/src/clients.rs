@@ -6,16 +6,17 @@
 use crate::{
     events::Events,
     invariants::answers::{Answer, History, Op},
+    letters::{self, BOXES},
 };
 use afdg_example_bank::v1 as bank;
 use afdg_example_counter::v1 as counter;
 use afdg_example_shop::v1 as shop;
 use afdg_proto::{
-    pb::v1::{CallRequest, grid_client::GridClient},
+    pb::v1::{CallRequest, SendRequest, grid_client::GridClient},
     status::to_call_error,
 };
 use afdg_runtime::{Net, World, channel_to};
-use afdg_tests::linearizability::Operation;
+use afdg_tests::{linearizability::Operation, mail::v1 as mail};
 use afdg_types::{CallError, Reason, Retry};
 use prost::Message;
 use std::{
@@ -38,6 +39,15 @@ const KEYLESS_PERCENT: u64 = 10;
 /// the grid to finish them.
 const GIVE_UP_PERCENT: u64 = 5;
 const GIVE_UP_TRANSFER_PERCENT: u64 = 40;
+/// Of 100 messages, so many are letters that nobody waits for, or have a box send such.
+const LETTERS_PERCENT: u64 = 15;
+/// How often the boxes are read, a second apart, until they hold what was sent.
+const COLLECTIONS_MAX: u32 = 60;
+/// Of 100 letters, so many may be refused, each in so many of 100 turns: few enough that none is given up.
+const REFUSED_PERCENT: u64 = 30;
+const REFUSED_TURNS_PERCENT: u32 = 20;
+/// Of 100 letters, so many are held back for up to a second.
+const HELD_BACK_PERCENT: u64 = 10;
 /// Of 100 attempts, so many go to another extension than the client's own.
 const OTHER_EXTENSION_PERCENT: u64 = 15;
 
@@ -57,6 +67,7 @@ struct Shared {
     /// Messages under a key that were acknowledged, with their answer.
     kept: Vec<(Question, Reply)>,
     balances: Vec<i64>,
+    letters: letters::Sent,
 }
 
 /// What clients do.
@@ -215,14 +226,21 @@ impl Client {
         }
         self.finish(Stage::Open).await;
         while self.board.stage() == Stage::Load {
-            let question = self.next_question();
-            self.ask(question, false).await;
+            if self.random(100) < LETTERS_PERCENT {
+                self.post().await;
+            } else {
+                let question = self.next_question();
+                self.ask(question, false).await;
+            }
             tokio::time::sleep(Duration::from_micros(self.random(50_000))).await;
         }
         self.ask_again().await;
         self.finish(Stage::Settle).await;
         if self.number == 0 {
             self.audit().await;
+        }
+        if self.number == 1 {
+            self.collect_letters().await;
         }
         self.finish(Stage::Audit).await;
     }
@@ -294,6 +312,90 @@ impl Client {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(20 + self.random(200))).await;
+        }
+    }
+
+    /// Sends letters, and repeats that until it knows that they were taken.
+    async fn post(&mut self) {
+        self.messages += 1;
+        let key = format!("{}-{}", self.number, self.messages);
+        let timeout_ms = 500 + self.random(4_000);
+        let refused_percent = if self.random(100) < REFUSED_PERCENT { REFUSED_TURNS_PERCENT } else { 0 };
+        let delay_ms = if self.random(100) < HELD_BACK_PERCENT { self.random(1_000) } else { 0 };
+        let spreads = self.random(2) == 0;
+        let (agent, method, request) = if spreads {
+            let from = format!("from-{}", self.number);
+            let count = 1 + self.random(3);
+            let first = self.board.lock().letters.spread(&from, count);
+            let to = (0..BOXES).map(letters::receiver).collect();
+            let spread = mail::SpreadRequest { to, first, count, refused_percent, ..Default::default() };
+            (from, "Spread", spread.encode_to_vec())
+        } else {
+            let (from, to) = (format!("client-{}", self.number), letters::receiver(self.random(BOXES)));
+            let number = self.board.lock().letters.letter(&from, &to);
+            let letter = mail::Letter { from, number, refused_percent, ..Default::default() };
+            (to, "Receive", letter.encode_to_vec())
+        };
+        let (agent, method) = (format!("mail.v1.Box/{agent}"), method.to_owned());
+        loop {
+            let other = usize::from(self.random(100) < OTHER_EXTENSION_PERCENT);
+            let extension = (self.number + other) % self.grids.len();
+            let grid = &mut self.grids[extension];
+            let (agent, method) = (agent.clone(), method.clone());
+            let (request, idempotency_key) = (request.clone().into(), key.clone());
+            let taken = if spreads {
+                let call = CallRequest { agent, method, request, idempotency_key, timeout_ms };
+                grid.call(limited(call, timeout_ms)).await.map(drop)
+            } else {
+                let send = SendRequest { agent, method, request, idempotency_key, timeout_ms, delay_ms };
+                grid.send(limited(send, timeout_ms)).await.map(drop)
+            };
+            match taken.map_err(|status| to_call_error(&status)) {
+                Ok(()) => return self.board.events.count("letters posted"),
+                Err(CallError::Agent(error)) => {
+                    let what = format_args!("a letter was refused: {error}");
+                    return self.board.events.violation("answers", what);
+                }
+                Err(CallError::Grid(_)) => self.board.events.count("letters posted again"),
+            }
+            if self.board.stage() == Stage::Over {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20 + self.random(200))).await;
+        }
+    }
+
+    /// Reads every box until it holds what was sent to it, or should have long ago.
+    async fn collect_letters(&mut self) {
+        let sent = self.board.lock().letters.clone();
+        for number in 0..BOXES {
+            let to = letters::receiver(number);
+            let mut received = Vec::new();
+            for _ in 0..COLLECTIONS_MAX {
+                received = self.read_box(&to).await;
+                if received.len() >= sent.count_for(&to) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            sent.check(&to, &received, &self.board.events);
+        }
+    }
+
+    async fn read_box(&mut self, key: &str) -> Vec<(String, u64)> {
+        loop {
+            let call = CallRequest {
+                agent: format!("mail.v1.Box/{key}"),
+                method: "Read".to_owned(),
+                timeout_ms: 4_000,
+                ..Default::default()
+            };
+            let extension = self.number % self.grids.len();
+            if let Ok(response) = self.grids[extension].call(limited(call, 4_000)).await {
+                let letters = mail::Letters::decode(response.into_inner().response).unwrap_or_default();
+                return letters.letters.into_iter().map(|letter| (letter.from, letter.number)).collect();
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
@@ -382,8 +484,7 @@ impl Client {
         // Mostly its own: what one extension has learnt of leaders, the other may not know yet.
         let other = usize::from(self.random(100) < OTHER_EXTENSION_PERCENT);
         let extension = (self.number + other) % self.grids.len();
-        let mut request = tonic::Request::new(call);
-        request.set_timeout(Duration::from_millis(timeout_ms + 500));
+        let request = limited(call, timeout_ms);
         self.board.events.note("client", format_args!("{} asks {question:?}", self.number));
         let result = self.grids[extension].call(request).await;
         let sent = match result {
@@ -411,6 +512,13 @@ impl Client {
         }
         sent
     }
+}
+
+/// A request that the transport gives up a little after the grid does.
+fn limited<T>(message: T, timeout_ms: u64) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(Duration::from_millis(timeout_ms + 500));
+    request
 }
 
 fn account_of(number: u64) -> String {

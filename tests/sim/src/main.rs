@@ -12,6 +12,7 @@ mod events;
 mod faults;
 mod host;
 mod invariants;
+mod letters;
 mod net;
 mod referee;
 mod runner;

@@ -1,18 +1,29 @@
 //! What an entry can ask for, one file each.
 
+mod accept_send;
 mod collect_garbage;
+mod commit_messaging;
 mod commit_turn;
+mod fail_attempt;
 mod forget_ids;
 mod keep_id;
 mod record_turn;
+mod settle_dead_letter;
+mod settle_sends;
 
+pub use accept_send::AcceptSend;
 pub use collect_garbage::{CollectGarbage, GARBAGE_ROWS_PER_OP};
+pub use commit_messaging::CommitMessaging;
 pub use commit_turn::{CommitTurn, RowChange};
+pub use fail_attempt::{FailAttempt, Next};
 pub use forget_ids::{FORGET_IDS_PER_OP, ForgetIds};
 pub use keep_id::KeepId;
 pub use record_turn::RecordTurn;
+pub use settle_dead_letter::{LetterVerdict, SettleDeadLetter};
+pub use settle_sends::{GivenUp, SettleSends};
 
-use crate::table::replies::TurnReply;
+use crate::table::{inbox::AcceptedSend, replies::TurnReply};
+use afdg_types::AgentRef;
 use serde::{Deserialize, Serialize};
 
 /// One operation. The order of the variants is part of the stored form: new ones go to the end.
@@ -23,6 +34,11 @@ pub enum Op {
     KeepId(KeepId),
     ForgetIds(ForgetIds),
     CollectGarbage(CollectGarbage),
+    AcceptSend(AcceptSend),
+    CommitMessaging(CommitMessaging),
+    FailAttempt(FailAttempt),
+    SettleSends(SettleSends),
+    SettleDeadLetter(SettleDeadLetter),
 }
 
 /// What one operation did. Outcomes stand in the order of the operations.
@@ -38,6 +54,16 @@ pub enum OpOutcome {
     Recorded,
     /// Another turn of the agent stands in the mailbox: an agent has one.
     RefusedOccupied,
-    /// Housekeeping is done; `more` says whether to go on.
+    /// The send whose attempt failed does not stand in the inbox.
+    RefusedGone,
+    /// The turn's effects stand, and so do its sends: they have numbers in a row, of which this is the first.
+    CommittedSends { first: u64 },
+    /// The send stands in the inbox, or has had its turn.
+    Accepted,
+    /// A dead letter stands in the inbox again.
+    AcceptedAgain { send: Box<AcceptedSend> },
+    /// A dead letter stands in the outbox again.
+    SentAgain { to: AgentRef, number: u64 },
+    /// Nothing more is to be done for it; of housekeeping `more` says whether to go on.
     Done { more: bool },
 }

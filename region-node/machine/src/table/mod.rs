@@ -1,12 +1,16 @@
 //! The tables of a region, one file each. The first byte of a row's key names its table; numbers are
-//! never reused. In [`entities`], [`mailbox`] and [`refusals`] the agent's slot comes next, so that a slot's
-//! rows are one range there; garbage names such ranges. Replies lie by message id, and hold the slot in their
-//! value.
+//! never reused. In [`entities`], [`mailbox`], [`inbox`], [`outbox`], [`dead_letters`] and [`refusals`] the
+//! agent's slot comes next, so that a slot's rows are one range there; garbage names such ranges. Replies and
+//! the places of accepted sends lie by message id; their values name the slot or the agent.
 
+pub mod dead_letters;
 pub mod entities;
 pub mod fence;
 pub mod garbage;
+pub mod inbox;
 pub mod mailbox;
+pub mod numbers;
+pub mod outbox;
 pub mod refusals;
 pub mod replies;
 
@@ -15,8 +19,13 @@ use bytes::{BufMut, Bytes};
 use serde::{Serialize, de::DeserializeOwned};
 
 const FENCE: u8 = 0x01;
+const NUMBERS: u8 = 0x02;
 const ENTITIES: u8 = 0x10;
 const MAILBOX: u8 = 0x20;
+const INBOX: u8 = 0x21;
+const ACCEPTED: u8 = 0x22;
+const OUTBOX: u8 = 0x23;
+const DEAD_LETTERS: u8 = 0x24;
 const ROUTER_REPLIES: u8 = 0x30;
 const LASTING_REPLIES: u8 = 0x31;
 const EXPIRIES: u8 = 0x32;
@@ -49,6 +58,22 @@ fn take_agent(key: &[u8]) -> Option<(AgentRef, usize)> {
     let end = key_at + 2 + key_bytes;
     let agent_key = std::str::from_utf8(key.get(key_at + 2..end)?).ok()?;
     Some((AgentRef::new(agent_type, agent_key).ok()?, end))
+}
+
+/// An agent's prefix and a number, so that an agent's rows lie in the order of their numbers.
+fn put_numbered(table: u8, agent: &AgentRef, number: u64) -> Bytes {
+    let mut key = Vec::new();
+    put_agent(table, agent, &mut key);
+    key.put_u64(number);
+    Bytes::from(key)
+}
+
+fn take_numbered(table: &str, key: &[u8]) -> Result<(AgentRef, u64), RowsError> {
+    let taken = take_agent(key).and_then(|(agent, end)| {
+        let number = key.get(end..)?.try_into().ok()?;
+        Some((agent, u64::from_be_bytes(number)))
+    });
+    taken.ok_or_else(|| RowsError(format!("a key of the {table} can't be read: {key:?}")))
 }
 
 fn encode_value<T: Serialize>(value: &T) -> Result<Bytes, RowsError> {

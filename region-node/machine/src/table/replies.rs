@@ -113,6 +113,16 @@ pub(crate) fn keep_until(rows: &mut dyn RowsMut, id: MessageId, expires_at_s: u6
     Ok(())
 }
 
+/// Forgets what an id was answered with.
+pub(crate) fn forget(rows: &mut dyn RowsMut, id: MessageId) -> Result<(), RowsError> {
+    let Some(reply) = get(rows, id)? else { return Ok(()) };
+    if id.kind() != MessageIdKind::Router {
+        rows.delete(expiry_key(reply.expires_at_s, id));
+    }
+    rows.delete(Bytes::copy_from_slice(&key(id)));
+    Ok(())
+}
+
 /// Forgets at most `limit` ids of each kind that expired before `now_s`; true if more may be left.
 pub(crate) fn forget_expired(rows: &mut dyn RowsMut, now_s: u64, limit: usize) -> Result<bool, RowsError> {
     let routers = rows.scan(&[ROUTER_REPLIES], Some(&router_end(now_s)), limit)?;

@@ -38,7 +38,7 @@ const KEEP_ID: &str = "0103ac020102a53817a38c298a5d935dc454a3c69ce984e9cfaa06";
 const FORGET_IDS: &str = "0103ac02010380e2cfaa06";
 const COLLECT_GARBAGE: &str = "0103ac020104";
 
-fn alice() -> AgentRef {
+pub fn alice() -> AgentRef {
     "bank.v1.Account/alice".parse().unwrap()
 }
 
@@ -48,20 +48,20 @@ fn id() -> MessageId {
 }
 
 /// Made from an idempotency key.
-fn lasting_id() -> MessageId {
+pub fn lasting_id() -> MessageId {
     "a53817a3-8c29-8a5d-935d-c454a3c69ce9".parse().unwrap()
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn unhex(text: &str) -> Vec<u8> {
+pub fn unhex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.bytes().filter(|digit| !digit.is_ascii_whitespace()).collect();
     digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
 }
 
-fn turn(reply: TurnReply, changes: Vec<RowChange>) -> CommitTurn {
+pub fn turn(reply: TurnReply, changes: Vec<RowChange>) -> CommitTurn {
     CommitTurn {
         agent: alice(),
         message_id: id(),
@@ -85,19 +85,19 @@ fn recorded() -> RecordedTurn {
     }
 }
 
-fn response() -> TurnReply {
+pub fn response() -> TurnReply {
     TurnReply::Response(Bytes::from_static(b"resp"))
 }
 
-fn refused() -> TurnReply {
+pub fn refused() -> TurnReply {
     TurnReply::Refused(AgentError::refused("BALANCE_SHORT", "too little").with("cents", 250))
 }
 
-fn failed() -> TurnReply {
+pub fn failed() -> TurnReply {
     TurnReply::Failed { reason: Reason::TurnTooLarge, message: "too much".to_owned() }
 }
 
-fn op_is(op: Op, frozen: &str) {
+pub fn op_is(op: Op, frozen: &str) {
     let command = Command { term: 3, sequence: 300, ops: vec![op] };
     assert_eq!(hex(&command.encode().unwrap()), hex(&unhex(frozen)), "{command:?}");
     assert_eq!(Command::decode(&unhex(frozen)), Ok(command));
@@ -142,7 +142,7 @@ fn row(rows: &Table, table: u8) -> (String, String) {
     (hex(key), hex(value))
 }
 
-fn is_row(rows: &Table, table: u8, key: &str, value: &str) {
+pub fn is_row(rows: &Table, table: u8, key: &str, value: &str) {
     assert_eq!(row(rows, table), (hex(&unhex(key)), hex(&unhex(value))), "table {table:#x}");
 }
 

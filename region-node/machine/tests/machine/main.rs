@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod frozen_bytes;
+mod frozen_bytes_sends;
 mod random;
+mod random_sends;
 mod region;
 mod script;
 mod scripts;
 mod scripts_fence;
+mod scripts_sends;

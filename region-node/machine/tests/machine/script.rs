@@ -19,18 +19,28 @@
 //! | `keep ID SECOND` | KeepId |
 //! | `forget SECOND` | ForgetIds |
 //! | `collect` | CollectGarbage |
+//! | `accept AGENT ID [from:SENDER] [due:N]` | AcceptSend |
+//! | `turn ... accepted send:AGENT:ID` | CommitMessaging, with any of the two |
+//! | `fail AGENT ID [refused] again:MS` or `up:SECOND` | FailAttempt: tried again, or given up |
+//! | `settle SENDER N... [dead:N]` | SettleSends |
+//! | `letter AGENT N retry` or `drop` | SettleDeadLetter |
 //!
 //! `ID` is a number for an id that lasts, and `rN` for one that a router made at millisecond N.
 
 use crate::region::{Region, agent, id, number_of};
 use afdg_region_machine::{
     Command, Op, OpOutcome, Outcome,
-    op::{CollectGarbage, CommitTurn, ForgetIds, KeepId, RecordTurn, RowChange},
+    op::{
+        AcceptSend, CollectGarbage, CommitMessaging, CommitTurn, FailAttempt, ForgetIds, GivenUp, KeepId,
+        LetterVerdict, Next, RecordTurn, RowChange, SettleDeadLetter, SettleSends,
+    },
     table::{
-        entities,
+        dead_letters, entities,
         fence::{self, Fence},
+        inbox::{self, AcceptedSend},
         mailbox,
         mailbox::RecordedTurn,
+        outbox::{self, OutgoingSend},
         replies::{self, TurnReply},
     },
 };
@@ -123,8 +133,74 @@ fn parse_op(text: &str) -> Op {
         }
         ["forget", second] => Op::ForgetIds(ForgetIds { now_s: second.parse().unwrap() }),
         ["collect"] => Op::CollectGarbage(CollectGarbage {}),
+        ["accept", agent_key, number, rest @ ..] => {
+            Op::AcceptSend(AcceptSend { agent: agent(agent_key), send: accepted(agent_key, number, rest) })
+        }
+        ["fail", agent_key, number, rest @ ..] => fail(agent(agent_key), parse_id(number), rest),
+        ["settle", sender, numbers @ ..] => {
+            let (dead, accepted): (Vec<&str>, Vec<&str>) =
+                numbers.iter().partition(|number| number.starts_with("dead:"));
+            let given_up = dead.first().map(|number| GivenUp {
+                number: number.strip_prefix("dead:").unwrap().parse().unwrap(),
+                attempts: 3,
+                failure: panicked(),
+            });
+            let accepted = accepted.iter().map(|number| number.parse().unwrap()).collect();
+            Op::SettleSends(SettleSends { sender: agent(sender), accepted, given_up, now_ms: 9_000 })
+        }
+        ["letter", agent_key, number, verdict] => Op::SettleDeadLetter(SettleDeadLetter {
+            agent: agent(agent_key),
+            number: number.parse().unwrap(),
+            verdict: if *verdict == "retry" { LetterVerdict::TryAgain } else { LetterVerdict::Drop },
+            now_ms: 9_500,
+        }),
         _ => panic!("no operation: {text}"),
     }
+}
+
+pub fn accepted(agent_key: &str, number: &str, rest: &[&str]) -> AcceptedSend {
+    let mut send = AcceptedSend {
+        message_id: parse_id(number),
+        method: "Do".to_owned(),
+        request: Bytes::copy_from_slice(number.as_bytes()),
+        digest: replies::digest(&agent(agent_key), "Do", number.as_bytes()),
+        sender: None,
+        accepted_ms: 1_000,
+        due_ms: 0,
+        attempts: 0,
+        refusals: 0,
+        last_failure: None,
+    };
+    for part in rest {
+        match part.split_once(':').unwrap() {
+            ("from", sender) => send.sender = Some(agent(sender)),
+            ("due", ms) => send.due_ms = ms.parse().unwrap(),
+            _ => panic!("no part of a send: {part}"),
+        }
+    }
+    send
+}
+
+fn panicked() -> TurnReply {
+    TurnReply::Failed { reason: Reason::HandlerPanicked, message: "it panicked".to_owned() }
+}
+
+fn refused() -> TurnReply {
+    TurnReply::Refused(AgentError::refused("NO", "no"))
+}
+
+fn fail(agent: AgentRef, message_id: MessageId, rest: &[&str]) -> Op {
+    let (failure, next) = match rest {
+        ["refused", next] => (refused(), next),
+        [next] => (panicked(), next),
+        _ => panic!("no failure: {rest:?}"),
+    };
+    let next = match next.split_once(':').unwrap() {
+        ("again", due_ms) => Next::TryAgain { due_ms: due_ms.parse().unwrap() },
+        ("up", second) => Next::GiveUp { expires_at_s: second.parse().unwrap() },
+        _ => panic!("no next: {next}"),
+    };
+    Op::FailAttempt(FailAttempt { agent, message_id, failure, next, now_ms: 8_000 })
 }
 
 fn parse_id(text: &str) -> MessageId {
@@ -144,8 +220,21 @@ fn turn(agent: AgentRef, id: &str, effects: &[&str]) -> Op {
     turn.message_id = parse_id(id);
     turn.reply = TurnReply::Response(Bytes::copy_from_slice(id.as_bytes()));
     let key = |key: &str| Bytes::copy_from_slice(key.as_bytes());
+    let (mut accepted, mut sends) = (false, Vec::new());
     for effect in effects {
-        if let Some(second) = effect.strip_prefix("until:") {
+        if let Some(send) = effect.strip_prefix("send:") {
+            let (to, number) = send.split_once(':').unwrap();
+            sends.push(OutgoingSend {
+                to: agent_named(to),
+                message_id: parse_id(number),
+                method: "Do".to_owned(),
+                request: Bytes::copy_from_slice(number.as_bytes()),
+                sent_ms: 7_000,
+                due_ms: 0,
+            });
+        } else if *effect == "accepted" {
+            accepted = true;
+        } else if let Some(second) = effect.strip_prefix("until:") {
             turn.expires_at_s = second.parse().unwrap();
         } else if let Some(prefix) = effect.strip_prefix("drop:") {
             turn.changes.push(RowChange::DropPrefix { prefix: key(prefix) });
@@ -156,16 +245,22 @@ fn turn(agent: AgentRef, id: &str, effects: &[&str]) -> Op {
         } else {
             match *effect {
                 "recorded" => turn.recorded = true,
-                "refused" => turn.reply = TurnReply::Refused(AgentError::refused("NO", "no")),
-                "failed" => {
-                    let message = "it panicked".to_owned();
-                    turn.reply = TurnReply::Failed { reason: Reason::HandlerPanicked, message };
-                }
+                "refused" => turn.reply = refused(),
+                "failed" => turn.reply = panicked(),
                 _ => panic!("no effect: {effect}"),
             }
         }
     }
-    Op::CommitTurn(turn)
+    if accepted || !sends.is_empty() {
+        Op::CommitMessaging(CommitMessaging { turn, accepted, sends })
+    } else {
+        Op::CommitTurn(turn)
+    }
+}
+
+/// `turn` has an argument of the function's own name.
+fn agent_named(key: &str) -> AgentRef {
+    agent(key)
 }
 
 /// A turn of message `number` that answers with that number and changes nothing.
@@ -201,6 +296,11 @@ fn render_op(outcome: &OpOutcome) -> String {
         OpOutcome::RefusedBase => "refused: its base was".to_owned(),
         OpOutcome::Recorded => "recorded".to_owned(),
         OpOutcome::RefusedOccupied => "refused: another turn stands there".to_owned(),
+        OpOutcome::RefusedGone => "refused: its send does not stand there".to_owned(),
+        OpOutcome::CommittedSends { first } => format!("committed, sends from {first}"),
+        OpOutcome::Accepted => "accepted".to_owned(),
+        OpOutcome::AcceptedAgain { send } => format!("accepted again: {}", render_id(send.message_id)),
+        OpOutcome::SentAgain { to, number } => format!("sent again to {}: {number}", to.key()),
         OpOutcome::Done { more } => if *more { "more" } else { "done" }.to_owned(),
     }
 }
@@ -225,6 +325,7 @@ fn show(region: &Region) -> Vec<String> {
     for (key, value) in rows {
         lines.push(match key[0] {
             0x01 => continue,
+            0x02 => format!("next number {}", number(value)),
             0x10 => {
                 let (agent, own) = entities::parse(key).unwrap();
                 format!("{} {}={}", agent.key(), text(own), text(value))
@@ -232,6 +333,34 @@ fn show(region: &Region) -> Vec<String> {
             0x20 => {
                 let (agent, turn) = recorded.next().unwrap();
                 format!("{} recorded {} seed {}", agent.key(), render_id(turn.message_id), turn.seed)
+            }
+            0x21 => {
+                let (agent, _) = entities::parse(key).unwrap();
+                let place = inbox::Place { number: number(&key[key.len() - 8..]), agent };
+                format!(
+                    "{} inbox {}: {}",
+                    place.agent.key(),
+                    place.number,
+                    render_send(&inbox::get(rows, &place).unwrap())
+                )
+            }
+            // Checked against the inbox by `validate`.
+            0x22 => continue,
+            0x23 => {
+                let (agent, number) = (agent_of(key), number(&key[key.len() - 8..]));
+                let send = outbox::get(rows, &agent, number).unwrap().unwrap();
+                format!(
+                    "{} outbox {number}: {} to {}",
+                    agent.key(),
+                    render_id(send.message_id),
+                    send.to.key()
+                )
+            }
+            0x24 => {
+                let (agent, number) = (agent_of(key), number(&key[key.len() - 8..]));
+                let letter = dead_letters::get(rows, &agent, number).unwrap().unwrap();
+                let (to, send) = (letter.to.key().to_owned(), render_send(&letter.send));
+                format!("{} dead letter {number} to {to}, {:?}: {send}", agent.key(), letter.side)
             }
             0x30 | 0x31 => {
                 let message_id = MessageId::from_bytes(&key[1..]).unwrap();
@@ -253,6 +382,20 @@ fn show(region: &Region) -> Vec<String> {
         });
     }
     lines
+}
+
+fn render_send(send: &AcceptedSend) -> String {
+    let mut text = render_id(send.message_id);
+    if let Some(sender) = &send.sender {
+        text += &format!(" from {}", sender.key());
+    }
+    if send.due_ms > 0 {
+        text += &format!(" due {}", send.due_ms);
+    }
+    if send.attempts + send.refusals > 0 {
+        text += &format!(", {} attempts, {} refusals", send.attempts, send.refusals);
+    }
+    text
 }
 
 /// The agent part is laid out alike in all tables.

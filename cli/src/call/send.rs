@@ -1,0 +1,84 @@
+//! `afdg send`: one message that nobody waits for.
+
+use super::{ANSWER_GRACE_MS, check_idempotency_key, input, look_up};
+use crate::{
+    arguments::{EndpointArgs, Format, OutputArgs, duration},
+    client::{CallFailure, Client},
+    failure::{Usage, tell_error},
+    output::Output,
+};
+use afdg_proto::pb::v1::SendRequest;
+use afdg_runtime::{Entropy, SystemEntropy, process};
+use afdg_types::AgentRef;
+use clap::Args;
+use serde_json::json;
+use std::time::Duration;
+use tonic::Request;
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Prints the message's id once the grid has accepted the message: it takes effect exactly
+once, and is tried again if its handler fails. 'afdg attach' waits for its result.
+
+Examples:
+  afdg send bank.v1.Account/alice Deposit '{\"cents\":500}'
+  afdg send bank.v1.Account/alice Deposit '{\"cents\":500}' --delay 10m --idempotency-key order-17"
+)]
+pub struct SendArgs {
+    /// The agent's type and key, such as bank.v1.Account/alice
+    #[arg(value_name = "TYPE/KEY")]
+    agent: String,
+    /// One of the type's methods, such as Deposit
+    method: String,
+    /// The request; '-' reads standard input, '@FILE' a file
+    #[arg(default_value = "{}")]
+    json: String,
+    /// How long the message is held back before it gets its turn
+    #[arg(long, value_parser = duration)]
+    delay: Option<Duration>,
+    /// Repeating a message with the same key and request has no second effect [default: a new one]
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+    /// How long its acceptance may take
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    timeout: Duration,
+    #[command(flatten)]
+    endpoint: EndpointArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+pub async fn run(args: SendArgs, output: &mut Output) -> anyhow::Result<u8> {
+    let agent: AgentRef = args.agent.parse().map_err(|error| Usage(format!("{error}")))?;
+    check_idempotency_key(args.idempotency_key.as_deref())?;
+    let json = input::read(&args.json)?;
+    let client = Client::connect(&args.endpoint).await?;
+    let method = look_up(&client, &agent, &args.method, args.timeout).await?;
+    // With a key of its own, a message with an unknown outcome can be repeated safely.
+    let key = args.idempotency_key.unwrap_or_else(|| format!("cli-{}", SystemEntropy.random_name()));
+    let mut send = Request::new(SendRequest {
+        agent: agent.to_string(),
+        method: method.name().to_owned(),
+        request: method.encode(agent.key(), &json)?.into(),
+        idempotency_key: key.clone(),
+        timeout_ms: args.timeout.as_millis() as u64,
+        delay_ms: args.delay.map_or(0, |delay| delay.as_millis() as u64),
+    });
+    send.set_timeout(args.timeout + Duration::from_millis(ANSWER_GRACE_MS));
+    match client.grid().send(send).await {
+        Ok(response) => {
+            let id = response.into_inner().message_id;
+            match args.output.output {
+                Format::Json => output.json(&json!({"message_id": id}))?,
+                Format::Table => output.line(id)?,
+            }
+            Ok(process::EXIT_OK)
+        }
+        Err(status) => {
+            let mut failure = CallFailure::of_status(&status);
+            failure.repeat_with = Some(format!("--idempotency-key {key}"));
+            tell_error(&failure.into(), args.output.output);
+            Ok(process::EXIT_FAILED)
+        }
+    }
+}

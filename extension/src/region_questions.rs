@@ -1,0 +1,110 @@
+//! Questions that operators ask of the nodes that lead regions.
+
+use afdg_region_client::RegionClient;
+use afdg_router::Router;
+use afdg_types::{CallError, GridError, NodeId, Reason, RegionId};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Between two rounds of asking all replicas of a region who leads it.
+const ROUND_PAUSE: Duration = Duration::from_millis(50);
+/// One question of one node.
+const ASK_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Asks the replicas of a region in turn until one answers as its leader. What is asked
+/// must do no harm when it is asked again after an unknown outcome.
+pub(crate) async fn ask_leader<T, F>(
+    router: &Router,
+    region: RegionId,
+    until: Instant,
+    ask: impl Fn(RegionClient, Duration) -> F,
+) -> Result<(NodeId, T), CallError>
+where
+    F: Future<Output = Result<T, CallError>>,
+{
+    let mut last = GridError::new(Reason::NoLeader, format!("region {region} has no replica in the routes"));
+    loop {
+        for (node, client) in router.replicas_of(region) {
+            let left = until.saturating_duration_since(Instant::now());
+            match ask(client, left.min(ASK_TIME_MAX)).await {
+                Ok(answer) => return Ok((node, answer)),
+                Err(CallError::Grid(error)) if error.retry() != afdg_types::Retry::Never => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        if Instant::now() + ROUND_PAUSE >= until {
+            return Err(last.into());
+        }
+        tokio::time::sleep(ROUND_PAUSE).await;
+    }
+}
+
+pub(crate) fn bounded(field: &str, given: u32, default: u32, max: u32) -> Result<u32, GridError> {
+    match given {
+        0 => Ok(default),
+        given if given <= max => Ok(given),
+        given => {
+            let message = format!("{field} is at most {max}; got {given}");
+            Err(GridError::new(Reason::InvalidRequest, message).with("field", field))
+        }
+    }
+}
+
+/// Where the next page begins: a region, and a place in it that its node gave. Opaque to clients.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct PageToken {
+    pub(crate) region: RegionId,
+    pub(crate) after: Vec<u8>,
+}
+
+impl PageToken {
+    pub(crate) fn parse(text: &str) -> Result<Self, GridError> {
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        let parse = || {
+            let (region, after) = text.split_once('-')?;
+            let digits: Option<Vec<u32>> = after.chars().map(|digit| digit.to_digit(16)).collect();
+            let digits = digits.filter(|digits| digits.len().is_multiple_of(2))?;
+            let after = digits.chunks(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect();
+            Some(Self { region: RegionId(region.parse().ok()?), after })
+        };
+        parse().ok_or_else(|| {
+            let message = "page_token is none that this service has given out";
+            GridError::new(Reason::InvalidRequest, message).with("field", "page_token")
+        })
+    }
+}
+
+impl std::fmt::Display for PageToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-", self.region)?;
+        self.after.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_tokens_read_back_and_others_are_refused() {
+        for token in [
+            PageToken { region: RegionId(7), after: vec![0, 255, 16] },
+            PageToken { region: RegionId(1), after: Vec::new() },
+        ] {
+            assert_eq!(PageToken::parse(&token.to_string()), Ok(token));
+        }
+        assert_eq!(PageToken::parse(""), Ok(PageToken::default()));
+        for bad in ["x", "7", "7-0", "7-0g", "-", "-00", "7-ü0", "99999999999999999999-00"] {
+            assert!(PageToken::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_a_default_and_a_bound() {
+        assert_eq!(bounded("page_size", 0, 100, 1_000), Ok(100));
+        assert_eq!(bounded("page_size", 1_000, 100, 1_000), Ok(1_000));
+        assert!(bounded("page_size", 1_001, 100, 1_000).is_err());
+    }
+}

@@ -1,0 +1,216 @@
+//! Sends on their sender's side: from the outbox to their receivers' regions.
+//!
+//! Between one sender and one receiver lies a lane, in which messages keep their order: up to
+//! [`limits::LANE_IN_FLIGHT_MESSAGES_MAX`] are on their way at once, each names the one before it, and the
+//! receiver's region takes none whose predecessor it does not know. What was not taken is sent again, under
+//! the same ids, from the first on. Lanes do not wait for one another.
+
+use super::{
+    leading::{LaneKey, LaneState, Pending},
+    owner::{Event, Owner},
+};
+use afdg_agent::host::SendRetry;
+use afdg_region_machine::{
+    op::{GivenUp, SettleSends},
+    table::{
+        outbox::{self, OutgoingSend},
+        replies::TurnReply,
+    },
+};
+use afdg_router::{OutgoingMessage, Router};
+use afdg_types::{AgentRef, CallError, MessageId, Purpose, Reason, Retry, Rows, RowsError, Sending, limits};
+use std::{collections::HashSet, sync::Arc, time::Duration};
+use tokio::time::Instant;
+
+/// How long one attempt to deliver looks for the receiver's region.
+const DELIVERY_MS_MAX: u64 = 10_000;
+
+/// Longest pause before a lane is tried again whose receiver's region had no room or no leader.
+const PAUSE_MS_MAX: u64 = 1_000;
+
+/// What became of a lane's first messages.
+pub struct Delivery {
+    /// They stand in their receiver's region.
+    accepted: Vec<u64>,
+    /// The first that does not, when it was sent, and why.
+    failed: Option<(u64, u64, CallError)>,
+}
+
+impl Owner {
+    /// A turn's sends are committed: they may leave.
+    pub(super) fn sends_committed(&mut self, sender: &AgentRef, sends: Vec<OutgoingSend>, first: u64) {
+        for (number, send) in (first..).zip(sends) {
+            self.send_lies_in_outbox((sender.clone(), send.to), number);
+        }
+    }
+
+    /// A new leader's start: takes over what lies in the outbox.
+    pub(super) fn take_over_outbox(&mut self, sends: Vec<(AgentRef, AgentRef, u64)>) {
+        for (sender, to, number) in sends {
+            self.send_lies_in_outbox((sender, to), number);
+        }
+    }
+
+    pub(super) fn send_lies_in_outbox(&mut self, key: LaneKey, number: u64) {
+        let Some(leading) = self.leading.as_mut() else { return };
+        leading.lanes.entry(key.clone()).or_default().numbers.push_back(number);
+        leading.outbox_messages += 1;
+        leading.lanes_wanted.push(key);
+    }
+
+    /// Starts the lanes that have something to deliver, as many as there are places.
+    pub(super) fn start_lanes(&mut self) {
+        let Some(leading) = self.leading.as_mut() else { return };
+        for key in std::mem::take(&mut leading.lanes_wanted) {
+            match leading.lanes.get_mut(&key) {
+                Some(lane) if lane.state == LaneState::Idle && lane.numbers.is_empty() => {
+                    leading.lanes.remove(&key);
+                }
+                Some(lane) if lane.state == LaneState::Idle => {
+                    lane.state = LaneState::Queued;
+                    leading.lanes_queued.push_back(key);
+                }
+                _ => {}
+            }
+        }
+        while leading.lanes_delivering < limits::REGION_LANES_MAX {
+            let Some(key) = leading.lanes_queued.pop_front() else { return };
+            let Some(lane) = leading.lanes.get_mut(&key) else { continue };
+            lane.state = LaneState::Delivering;
+            leading.lanes_delivering += 1;
+            let numbers = lane.numbers.iter().take(limits::LANE_IN_FLIGHT_MESSAGES_MAX).copied().collect();
+            let (rows, router) = (Arc::clone(self.replica.rows()), Arc::clone(&self.here.router));
+            let (events, leadership) = (self.events.clone(), leading.leadership);
+            tokio::spawn(async move {
+                let delivery = deliver(rows.as_ref(), &router, &key, numbers).await;
+                let _ = events.send(Event::Delivered { leadership, lane: key, delivery });
+            });
+        }
+    }
+
+    pub(super) fn delivered(&mut self, leadership: u64, key: LaneKey, delivery: Result<Delivery, RowsError>) {
+        let now_ms = self.here.world.clock.now_ms();
+        let current = self.leading.as_mut().filter(|leading| leading.leadership == leadership);
+        let Some(leading) = current else { return };
+        leading.lanes_delivering = leading.lanes_delivering.saturating_sub(1);
+        let Some(lane) = leading.lanes.get_mut(&key) else { return };
+        lane.state = LaneState::Idle;
+        let Delivery { accepted, failed } = match delivery {
+            Ok(delivery) => delivery,
+            Err(error) => return self.storage_failed(&error.to_string()),
+        };
+        if !accepted.is_empty() {
+            (lane.attempts, lane.failures) = (0, 0);
+        }
+        let mut settled: HashSet<u64> = accepted.iter().copied().collect();
+        let mut given_up = None;
+        if let Some((number, sent_ms, error)) = failed
+            && !(reason_of(&error) == Some(Reason::OutOfOrder) && !accepted.is_empty())
+        {
+            lane.failures += 1;
+            lane.attempts += u32::from(stays_the_same(&error));
+            let too_old = sent_ms.saturating_add(limits::SEND_DELIVERY_MS_MAX) < now_ms;
+            if too_old || lane.attempts >= limits::SEND_ATTEMPTS_MAX {
+                tracing::warn!(sender = %key.0, receiver = %key.1, %error, "a send is a dead letter");
+                given_up = Some(GivenUp { number, attempts: lane.attempts, failure: failure_of(error) });
+                settled.insert(number);
+                (lane.attempts, lane.failures) = (0, 0);
+            } else {
+                // Room, or a leader, is there again sooner than what is refused is let in.
+                let longest = if stays_the_same(&error) { u64::MAX } else { PAUSE_MS_MAX };
+                let pause_ms = SendRetry::default().pause_ms(lane.failures).min(longest);
+                lane.state = LaneState::Paused;
+                leading.lanes_due.insert((now_ms + pause_ms, key.clone()));
+            }
+        }
+        lane.numbers.retain(|number| !settled.contains(number));
+        leading.outbox_messages = leading.outbox_messages.saturating_sub(settled.len());
+        if !settled.is_empty() {
+            let settle = SettleSends { sender: key.0.clone(), accepted, given_up, now_ms };
+            leading.pending.push_back(Pending::Settle(settle));
+        }
+        leading.lanes_wanted.push(key);
+    }
+
+    /// Lanes whose pause is over are delivered again.
+    pub(super) fn resume_lanes(&mut self, now_ms: u64) {
+        let Some(leading) = self.leading.as_mut() else { return };
+        while leading.lanes_due.first().is_some_and(|(due_ms, _)| *due_ms <= now_ms) {
+            let Some((_, key)) = leading.lanes_due.pop_first() else { return };
+            if let Some(lane) = leading.lanes.get_mut(&key) {
+                lane.state = LaneState::Idle;
+            }
+            leading.lanes_wanted.push(key);
+        }
+    }
+}
+
+/// Sends a lane's first messages, all at once, and says how far they came.
+async fn deliver(
+    rows: &(dyn Rows + Send + Sync),
+    router: &Router,
+    (sender, to): &LaneKey,
+    numbers: Vec<u64>,
+) -> Result<Delivery, RowsError> {
+    let deadline = Instant::now() + Duration::from_millis(DELIVERY_MS_MAX);
+    let (mut messages, mut bytes) = (Vec::new(), 0);
+    let mut delivery = Delivery { accepted: Vec::new(), failed: None };
+    let mut after: Option<MessageId> = None;
+    for number in numbers {
+        // A message that is not there any more was accepted.
+        let Some(send) = outbox::get(rows, sender, number)? else {
+            delivery.accepted.push(number);
+            continue;
+        };
+        bytes += send.request.len();
+        let sending = Sending { sender: Some(sender.clone()), due_ms: send.due_ms, after };
+        after = Some(send.message_id);
+        let message = OutgoingMessage {
+            agent: to.clone(),
+            method: send.method,
+            request: send.request,
+            id: send.message_id,
+            deadline: Some(deadline),
+            chain: Vec::new(),
+            purpose: Purpose::Send(sending),
+        };
+        messages.push((number, send.sent_ms, router.call(message)));
+        if bytes >= limits::FRAME_BYTES_TARGET {
+            break;
+        }
+    }
+    let sent =
+        messages.into_iter().map(|(number, sent_ms, result)| async move { (number, sent_ms, result.await) });
+    for (number, sent_ms, result) in futures::future::join_all(sent).await {
+        match result {
+            Ok(_) => delivery.accepted.push(number),
+            Err(error) => {
+                delivery.failed = Some((number, sent_ms, error));
+                break;
+            }
+        }
+    }
+    Ok(delivery)
+}
+
+fn reason_of(error: &CallError) -> Option<Reason> {
+    match error {
+        CallError::Grid(error) => Some(error.reason),
+        CallError::Agent(_) => None,
+    }
+}
+
+/// Whether the receiver's region would say the same again.
+fn stays_the_same(error: &CallError) -> bool {
+    match error {
+        CallError::Grid(error) => error.retry() == Retry::Never,
+        CallError::Agent(_) => true,
+    }
+}
+
+fn failure_of(error: CallError) -> TurnReply {
+    match error {
+        CallError::Grid(error) => TurnReply::Failed { reason: error.reason, message: error.message },
+        CallError::Agent(error) => TurnReply::Refused(error),
+    }
+}

@@ -1,0 +1,324 @@
+//! Sends on their receiver's side: accepted into the inbox, run like other messages, tried again when their
+//! turn fails, given up in the end.
+//!
+//! A send is proposed to the inbox and its turn may start at the same moment. If a client's ends before the
+//! entry is made, its effects go in place of the message: the client hears no less than that it stands, and a
+//! send to an idle agent costs what a call costs.
+//!
+//! Messages of one sender to one agent take effect in order. Behind one that failed the sender's later ones
+//! are held, nobody else's.
+
+use super::{
+    admission::Admission,
+    admit::result_of,
+    leading::{Acceptance, Leading, Message, Pending, Running, SendState, Waiters},
+    owner::{Owner, overloaded},
+};
+use afdg_agent::host::SendRetry;
+use afdg_region_machine::{
+    OpOutcome,
+    op::{FailAttempt, Next},
+    table::{
+        inbox::{self, AcceptedSend},
+        mailbox::RecordedTurn,
+        replies::{self, TurnReply},
+    },
+};
+use afdg_types::{AgentRef, GridError, MessageId, Purpose, Reason, Rows, RowsError, limits};
+use std::{collections::HashMap, time::Duration};
+
+/// Sends that become due are put into their agents' queues so many at a time.
+const DUE_AT_ONCE: usize = 1_024;
+
+impl Owner {
+    /// Takes in a send of a new id.
+    pub(super) fn accept(&mut self, admission: Admission, digest: u128) {
+        let Admission { agent, method, message_id, request, reply_to, purpose, .. } = admission;
+        let Purpose::Send(sending) = purpose else { return };
+        if let Some(after) = sending.after {
+            match self.is_known(after) {
+                Ok(true) => {}
+                Ok(false) => {
+                    let text =
+                        format!("the message {after}, which was sent before this one, is not known here");
+                    return reply_to.refuse(GridError::new(Reason::OutOfOrder, text));
+                }
+                Err(error) => {
+                    reply_to.refuse(GridError::new(Reason::OutcomeUnknown, "this node's storage failed"));
+                    return self.storage_failed(&error.to_string());
+                }
+            }
+        }
+        let now_ms = self.here.world.clock.now_ms();
+        let Some(leading) = self.leading.as_mut() else { return };
+        let held_back = sending.due_ms > now_ms;
+        let bytes = request.len();
+        if !held_back && leading.mailbox_is_full(&agent) {
+            return reply_to.refuse(overloaded("as many messages wait for the agent as may"));
+        }
+        if leading.inbox_messages >= limits::REGION_INBOX_MESSAGES_MAX
+            || leading.inbox_bytes + bytes > limits::REGION_INBOX_BYTES_MAX
+        {
+            return reply_to.refuse(overloaded("as many sends wait in the region as may"));
+        }
+        leading.enter_inbox(message_id, digest, bytes, Acceptance::Pending);
+        if let Some(waiters) = leading.waiters.get_mut(&message_id) {
+            waiters.senders.push(reply_to);
+        }
+        let send = AcceptedSend {
+            message_id,
+            method,
+            request,
+            digest,
+            sender: sending.sender,
+            accepted_ms: now_ms,
+            due_ms: sending.due_ms,
+            attempts: 0,
+            refusals: 0,
+            last_failure: None,
+        };
+        leading.pending.push_back(Pending::Accept { agent: agent.clone(), send: send.clone() });
+        if !held_back {
+            self.enqueue(agent, message_of(send));
+        }
+    }
+
+    /// Whether the message was accepted here, is under way, or has had its turn.
+    fn is_known(&self, id: MessageId) -> Result<bool, RowsError> {
+        if self.leading.as_ref().is_some_and(|leading| leading.knows(id)) {
+            return Ok(true);
+        }
+        Ok(replies::get(self.replica.rows().as_ref(), id)?.is_some())
+    }
+
+    /// A send stands in the inbox.
+    pub(super) fn send_accepted(&mut self, send: &AcceptedSend) {
+        let Some(leading) = self.leading.as_mut() else { return };
+        let Some(waiters) = leading.waiters.get_mut(&send.message_id) else { return };
+        waiters.acceptance = Acceptance::Stands;
+        std::mem::take(&mut waiters.senders).into_iter().for_each(super::ReplyTo::accepted);
+        // What was not held back is in its agent's queue, or past it.
+        if send.due_ms > send.accepted_ms {
+            leading.due.insert((send.due_ms, send.message_id));
+        }
+    }
+
+    /// A send's failed attempt is committed: it waits for the next one, or is given up.
+    pub(super) fn attempt_failed(&mut self, op: FailAttempt, message_bytes: usize) {
+        let Some(leading) = self.leading.as_mut() else { return };
+        leading.count_out(message_bytes);
+        match op.next {
+            Next::TryAgain { due_ms } => {
+                leading.due.insert((due_ms, op.message_id));
+            }
+            Next::GiveUp { .. } => {
+                tracing::warn!(agent = %op.agent, id = %op.message_id, "a send is a dead letter");
+                leading.leave_inbox(op.message_id, message_bytes);
+                leading.answer(op.message_id, &result_of(op.failure));
+            }
+        }
+        leading.committed(&op.agent);
+        self.run_next(&op.agent);
+    }
+
+    /// Starts what is due by now.
+    pub(super) fn fire_due(&mut self) {
+        let now_ms = self.here.world.clock.now_ms();
+        for _ in 0..DUE_AT_ONCE {
+            let Some(leading) = self.leading.as_mut().filter(|leading| leading.ready) else { return };
+            let Some((due_ms, id)) = leading.due.first().copied() else { break };
+            if due_ms > now_ms {
+                break;
+            }
+            leading.due.pop_first();
+            match stored(self.replica.rows().as_ref(), id) {
+                Ok(Some((agent, send))) => self.enqueue(agent, message_of(send)),
+                Ok(None) => {}
+                Err(error) => return self.storage_failed(&error.to_string()),
+            }
+        }
+        self.resume_lanes(now_ms);
+    }
+
+    /// How long until something is due; none if nothing will be.
+    pub(super) fn until_due(&self) -> Option<Duration> {
+        let leading = self.leading.as_ref().filter(|leading| leading.ready)?;
+        let send = leading.due.first().map(|(due_ms, _)| *due_ms);
+        let lane = leading.lanes_due.first().map(|(due_ms, _)| *due_ms);
+        let due_ms = send.into_iter().chain(lane).min()?;
+        Some(Duration::from_millis(due_ms.saturating_sub(self.here.world.clock.now_ms())))
+    }
+
+    /// Waits for, or gives, the answer of a message of which only the id is known.
+    pub(super) fn attach(&mut self, admission: Admission) {
+        let Some(admission) = self.answer_known(admission, None) else { return };
+        // Only a leader can say that nobody knows it.
+        let Some(leading) = self.leading.as_mut() else { return };
+        leading.messages += 1;
+        leading.reads.push(admission);
+    }
+
+    /// The same once it is certain that this replica leads.
+    pub(super) fn attach_or_refuse(&mut self, admission: Admission) {
+        let Some(admission) = self.answer_known(admission, None) else { return };
+        let text = format!(
+            "no message of the id {} to {} is known: it was not sent, or its time is over",
+            admission.message_id, admission.agent
+        );
+        let error = GridError::new(Reason::NotFound, text)
+            .with("resource_type", "message")
+            .with("resource_name", admission.message_id);
+        admission.reply_to.refuse(error);
+    }
+
+    /// What a person decided about a dead letter is done.
+    pub(super) fn letter_settled(&mut self, agent: AgentRef, outcome: OpOutcome) {
+        let Some(leading) = self.leading.as_mut() else { return };
+        match outcome {
+            OpOutcome::AcceptedAgain { send } => {
+                leading.enter_inbox(send.message_id, send.digest, send.request.len(), Acceptance::Stands);
+                leading.due.insert((send.due_ms, send.message_id));
+            }
+            OpOutcome::SentAgain { to, number } => self.send_lies_in_outbox((agent, to), number),
+            _ => {}
+        }
+    }
+
+    /// A new leader's start: takes over what stands in the inbox. Those whose turn is recorded run again.
+    pub(super) fn take_over_inbox(
+        &mut self,
+        recorded: Vec<(AgentRef, RecordedTurn)>,
+        sends: Vec<(AgentRef, AcceptedSend)>,
+    ) {
+        let now_ms = self.here.world.clock.now_ms();
+        let Some(leading) = self.leading.as_mut() else { return };
+        let mut states = HashMap::new();
+        for (_, send) in &sends {
+            leading.enter_inbox(send.message_id, send.digest, send.request.len(), Acceptance::Stands);
+            states.insert(send.message_id, state_of(send));
+        }
+        let mut running = Vec::new();
+        for (agent, turn) in recorded {
+            running.push(turn.message_id);
+            let send = states.remove(&turn.message_id);
+            self.run_again(agent, turn, send);
+        }
+        for (agent, send) in sends {
+            if running.contains(&send.message_id) {
+                continue;
+            }
+            let Some(leading) = self.leading.as_mut() else { return };
+            if send.attempts > 0
+                && let Some(sender) = &send.sender
+            {
+                leading.agents.entry(agent.clone()).or_default().held.entry(sender.clone()).or_default();
+            }
+            if send.due_ms > now_ms {
+                leading.due.insert((send.due_ms, send.message_id));
+            } else {
+                self.enqueue(agent, message_of(send));
+            }
+        }
+    }
+}
+
+impl Leading {
+    fn enter_inbox(&mut self, id: MessageId, digest: u128, bytes: usize, acceptance: Acceptance) {
+        self.inbox_messages += 1;
+        self.inbox_bytes += bytes;
+        self.waiters.insert(id, Waiters { digest, acceptance, ..Waiters::default() });
+    }
+
+    /// Counts a send out whose turn is committed; before its waiters are answered.
+    pub(super) fn leave_inbox(&mut self, id: MessageId, bytes: usize) {
+        let waiters = self.waiters.get(&id);
+        if waiters.is_some_and(|waiters| waiters.acceptance != Acceptance::None) {
+            self.inbox_messages = self.inbox_messages.saturating_sub(1);
+            self.inbox_bytes = self.inbox_bytes.saturating_sub(bytes);
+        }
+    }
+
+    /// One of the agent's ended turns is committed.
+    pub(super) fn committed(&mut self, agent: &AgentRef) {
+        let Some(state) = self.agents.get_mut(agent) else { return };
+        state.uncommitted = state.uncommitted.saturating_sub(1);
+        if state.is_idle() {
+            self.agents.remove(agent);
+        }
+    }
+
+    /// Gives the message back, unless one that its sender sent before has failed and is to be tried again:
+    /// then it waits behind that one.
+    pub(super) fn hold_back(&mut self, agent: &AgentRef, message: Message) -> Option<Message> {
+        let first = message.send.as_ref().is_none_or(|send| send.attempts > 0);
+        let sender = message.send.as_ref().and_then(|send| send.sender.as_ref()).filter(|_| !first);
+        let state = self.agents.get_mut(agent);
+        let Some(held) = sender.and_then(|sender| state?.held.get_mut(sender)) else { return Some(message) };
+        let bytes = message.bytes;
+        held.push_back(message);
+        self.count_out(bytes);
+        None
+    }
+
+    /// The message has taken effect or is given up: what its sender sent after it may go on.
+    pub(super) fn let_go(&mut self, agent: &AgentRef, message: &Message) {
+        let Some(SendState { sender: Some(sender), attempts: 1.., .. }) = &message.send else { return };
+        let Some(state) = self.agents.get_mut(agent) else { return };
+        for held in state.held.remove(sender).unwrap_or_default().into_iter().rev() {
+            self.messages += 1;
+            self.message_bytes += held.bytes;
+            state.queue.push_front(held);
+        }
+    }
+
+    /// A turn of a send failed. Its sender's later messages wait for the next attempt.
+    pub(super) fn attempt_failed(
+        &mut self,
+        agent: &AgentRef,
+        running: &Running,
+        failure: TurnReply,
+        retry: SendRetry,
+        now_ms: u64,
+        expires_at_s: u64,
+    ) {
+        let message = &running.message;
+        let Some(send) = &message.send else { return };
+        let attempts = send.attempts + 1;
+        let next = if attempts >= retry.attempts_max {
+            self.let_go(agent, message);
+            Next::GiveUp { expires_at_s }
+        } else {
+            Next::TryAgain { due_ms: now_ms + retry.pause_ms(attempts) }
+        };
+        let Some(state) = self.agents.get_mut(agent) else { return };
+        if let (Next::TryAgain { .. }, Some(sender)) = (next, &send.sender) {
+            state.held.entry(sender.clone()).or_default();
+        }
+        state.uncommitted += 1;
+        let op = FailAttempt { agent: agent.clone(), message_id: message.message_id, failure, next, now_ms };
+        self.pending.push_back(Pending::Fail { op, message_bytes: message.bytes });
+    }
+}
+
+fn stored(rows: &dyn Rows, id: MessageId) -> Result<Option<(AgentRef, AcceptedSend)>, RowsError> {
+    let Some(place) = inbox::place(rows, id)? else { return Ok(None) };
+    let send = inbox::get(rows, &place)?;
+    Ok(Some((place.agent, send)))
+}
+
+fn state_of(send: &AcceptedSend) -> SendState {
+    SendState { sender: send.sender.clone(), attempts: send.attempts, refusals: send.refusals }
+}
+
+fn message_of(send: AcceptedSend) -> Message {
+    Message {
+        send: Some(state_of(&send)),
+        message_id: send.message_id,
+        method: send.method,
+        bytes: send.request.len(),
+        request: send.request,
+        digest: send.digest,
+        deadline: None,
+        chain: Vec::new(),
+    }
+}

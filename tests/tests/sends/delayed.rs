@@ -1,0 +1,63 @@
+//! Messages that are held back.
+
+use crate::mail::{Mail, letter, now_ms, reason};
+use afdg_tests::mail::v1::SpreadRequest;
+use afdg_types::limits::SEND_DELAY_MS_MAX;
+use anyhow::Result;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_gets_its_turn_when_it_is_due_and_not_before() -> Result<()> {
+    let mail = Mail::open(3).await?;
+    let began = now_ms();
+    mail.send("b", letter(3), "k3", 1_500).await?;
+    mail.send("b", letter(1), "k1", 500).await?;
+    mail.send("b", letter(2), "k2", 1_000).await?;
+    mail.send("b", letter(0), "k0", 0).await?;
+    let spread =
+        SpreadRequest { to: vec!["b".to_owned()], first: 4, count: 1, delay_ms: 2_000, ..Default::default() };
+    mail.spread("a", spread).await?;
+    assert_eq!(mail.numbers("b", 5).await?, [0, 1, 2, 3, 4]);
+    for (kept, due) in mail.letters("b").await?.iter().zip([0, 500, 1_000, 1_500, 2_000]) {
+        let after = kept.at_ms.saturating_sub(began);
+        assert!(after >= due && after < due + 2_000, "{kept:?} after {after} ms, due after {due} ms");
+    }
+    let too_long = mail.send("b", letter(9), "k9", SEND_DELAY_MS_MAX + 1).await.unwrap_err();
+    assert_eq!(reason(&too_long), "REQUEST_MALFORMED");
+    mail.grid.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_that_are_due_at_once_all_get_their_turn_in_time() -> Result<()> {
+    const MESSAGES: u64 = 10_000;
+    let mail = Mail::open(3).await?;
+    let due_ms = now_ms() + 15_000;
+    let send = |number: u64| {
+        let mail = &mail;
+        async move {
+            let delay_ms = due_ms.saturating_sub(now_ms());
+            mail.send(&format!("due-{}", number % 1_000), letter(number), &format!("k{number}"), delay_ms)
+                .await
+        }
+    };
+    use futures::{StreamExt, TryStreamExt};
+    futures::stream::iter(0..MESSAGES).map(send).buffer_unordered(256).try_collect::<Vec<_>>().await?;
+    assert!(now_ms() < due_ms, "the machine is too slow for this test to tell anything");
+    let mut latest = 0;
+    for key in 0..1_000 {
+        let key = format!("due-{key}");
+        let mut numbers = mail.numbers(&key, 10).await?;
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), 10, "{key}");
+        for kept in mail.letters(&key).await? {
+            // The clocks of the client and the node are one here.
+            assert!(kept.at_ms + 1 >= due_ms, "{kept:?} came {} ms early", due_ms - kept.at_ms);
+            latest = latest.max(kept.at_ms.saturating_sub(due_ms));
+        }
+    }
+    println!("the last of {MESSAGES} was {latest} ms late");
+    assert!(latest < 2_000, "the last was {latest} ms late");
+    mail.grid.stop().await;
+    Ok(())
+}

@@ -1,0 +1,8 @@
+//! Messages that nobody waits for, through the whole grid: accepted once, in order, tried again, given up,
+//! held back, and looked after from elsewhere.
+
+mod dead_letters;
+mod delayed;
+mod mail;
+mod once;
+mod order;

@@ -1,0 +1,110 @@
+//! Sends from one agent to another take effect in the order sent, whoever fails and whoever dies.
+
+use crate::mail::{Mail, now_ms};
+use afdg_tests::mail::v1::{KeptLetter, SpreadRequest};
+use anyhow::Result;
+use std::collections::BTreeMap;
+
+fn by_sender(letters: &[KeptLetter]) -> BTreeMap<&str, Vec<u64>> {
+    let mut numbers: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+    for letter in letters {
+        numbers.entry(&letter.from).or_default().push(letter.number);
+    }
+    numbers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_receiver_sees_every_senders_numbers_in_order_while_nodes_stop() -> Result<()> {
+    const BOXES: usize = 8;
+    const ROUNDS: u64 = 10;
+    const EACH: u64 = 10;
+    let mut mail = Mail::open(3).await?;
+    let receivers: Vec<String> = (0..BOXES).map(|number| format!("to-{number}")).collect();
+    let client = mail.client.clone();
+    let spreading = tokio::spawn({
+        let receivers = receivers.clone();
+        async move {
+            for round in 0..ROUNDS {
+                let senders = (0..BOXES).map(|sender| {
+                    let request = SpreadRequest {
+                        r#box: format!("from-{sender}"),
+                        to: receivers.clone(),
+                        first: round * EACH,
+                        count: EACH,
+                        ..SpreadRequest::default()
+                    };
+                    let key = format!("{sender}-{round}");
+                    let client = client.clone();
+                    async move {
+                        // A call that met a stopping node is repeated under its key.
+                        for _ in 0..20 {
+                            let sent: Result<afdg_tests::mail::v1::Spread, _> =
+                                client.call_once("/mail.v1.Box/Spread", request.clone(), &key).await;
+                            if sent.is_ok() {
+                                return;
+                            }
+                        }
+                        panic!("sender {key} could not spread");
+                    }
+                });
+                futures::future::join_all(senders).await;
+            }
+        }
+    });
+    for name in mail.grid.node_names() {
+        mail.grid.stop_node(&name).await?;
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        mail.grid.start_node(&name).await?;
+        mail.grid.until_well(afdg_tests::PATIENCE).await?;
+    }
+    spreading.await?;
+    let all: Vec<u64> = (0..ROUNDS * EACH).collect();
+    for receiver in &receivers {
+        mail.numbers(receiver, BOXES * all.len()).await?;
+        let letters = mail.letters(receiver).await?;
+        let by_sender = by_sender(&letters);
+        assert_eq!(by_sender.len(), BOXES);
+        for (sender, numbers) in by_sender {
+            assert_eq!(numbers, all, "from {sender} to {receiver}");
+        }
+    }
+    mail.grid.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_holds_up_its_senders_later_letters_and_nobody_elses() -> Result<()> {
+    let mail = Mail::open(3).await?;
+    // Within the attempts that the type allows.
+    let until = now_ms() + 1_500;
+    let to = vec!["r".to_owned()];
+    let failing = SpreadRequest {
+        to: to.clone(),
+        first: 1,
+        count: 1,
+        refused_until_ms: until,
+        ..SpreadRequest::default()
+    };
+    mail.spread("slow", failing).await?;
+    let others = SpreadRequest { to, first: 2, count: 3, ..SpreadRequest::default() };
+    mail.spread("slow", others.clone()).await?;
+    mail.spread("quick", others).await?;
+    assert_eq!(mail.numbers("r", 3).await?, [2, 3, 4]);
+    assert!(now_ms() < until, "the machine is too slow for this test to tell anything");
+    assert_eq!(by_sender(&mail.letters("r").await?).keys().collect::<Vec<_>>(), [&"quick"]);
+    assert_eq!(mail.numbers("r", 7).await?, [2, 3, 4, 1, 2, 3, 4]);
+    mail.grid.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_turn_that_refuses_sends_nothing() -> Result<()> {
+    let mail = Mail::open(3).await?;
+    let to = vec!["r".to_owned()];
+    let refusing = SpreadRequest { to: to.clone(), count: 5, refuse: true, ..SpreadRequest::default() };
+    mail.spread("s", refusing).await.unwrap_err();
+    mail.spread("s", SpreadRequest { to, first: 9, count: 1, ..SpreadRequest::default() }).await?;
+    assert_eq!(mail.numbers("r", 1).await?, [9]);
+    mail.grid.stop().await;
+    Ok(())
+}
