@@ -65,6 +65,18 @@ bugs! {
     TruncateNotWritten = "truncate-not-written";
     /// A peer's rows take the place of lost ones though they end before the log begins.
     RebuildBehindLog = "rebuild-behind-log";
+    /// A send is said to be accepted before its entry is committed.
+    AcceptBeforeCommit = "accept-before-commit";
+    /// A new leader does not look for accepted sends in the inbox.
+    InboxForgotten = "inbox-forgotten";
+    /// A new leader does not look for sends in the outbox.
+    OutboxForgotten = "outbox-forgotten";
+    /// A send is accepted though the one before it is not known.
+    AcceptOutOfOrder = "accept-out-of-order";
+    /// A send does not wait for the one before it, whose turn failed.
+    FailedOvertaken = "failed-overtaken";
+    /// A send stays in the inbox though its turn is committed.
+    InboxNotLeft = "inbox-not-left";
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -516,6 +516,12 @@ async fn begin(
     if planted(Bug::RecordedTurnForgotten) {
         backlog.recorded.clear();
     }
+    if planted(Bug::InboxForgotten) {
+        backlog.inbox.clear();
+    }
+    if planted(Bug::OutboxForgotten) {
+        backlog.outbox.clear();
+    }
     Ok(backlog)
 }
 

@@ -24,7 +24,10 @@ use afdg_region_machine::{
         replies::{self, TurnReply},
     },
 };
-use afdg_types::{AgentRef, GridError, MessageId, Purpose, Reason, Rows, RowsError, limits};
+use afdg_types::{
+    AgentRef, GridError, MessageId, Purpose, Reason, Rows, RowsError, limits,
+    planted::{Bug, planted},
+};
 use std::{collections::HashMap, time::Duration};
 
 /// Sends that become due are put into their agents' queues so many at a time.
@@ -35,7 +38,7 @@ impl Owner {
     pub(super) fn accept(&mut self, admission: Admission, digest: u128) {
         let Admission { agent, method, message_id, request, reply_to, purpose, .. } = admission;
         let Purpose::Send(sending) = purpose else { return };
-        if let Some(after) = sending.after {
+        if let Some(after) = sending.after.filter(|_| !planted(Bug::AcceptOutOfOrder)) {
             match self.is_known(after) {
                 Ok(true) => {}
                 Ok(false) => {
@@ -62,7 +65,9 @@ impl Owner {
             return reply_to.refuse(overloaded("as many sends wait in the region as may"));
         }
         leading.enter_inbox(message_id, digest, bytes, Acceptance::Pending);
-        if let Some(waiters) = leading.waiters.get_mut(&message_id) {
+        if planted(Bug::AcceptBeforeCommit) {
+            reply_to.accepted();
+        } else if let Some(waiters) = leading.waiters.get_mut(&message_id) {
             waiters.senders.push(reply_to);
         }
         let send = AcceptedSend {
@@ -250,7 +255,8 @@ impl Leading {
     /// Gives the message back, unless one that its sender sent before has failed and is to be tried again:
     /// then it waits behind that one.
     pub(super) fn hold_back(&mut self, agent: &AgentRef, message: Message) -> Option<Message> {
-        let first = message.send.as_ref().is_none_or(|send| send.attempts > 0);
+        let first =
+            message.send.as_ref().is_none_or(|send| send.attempts > 0) || planted(Bug::FailedOvertaken);
         let sender = message.send.as_ref().and_then(|send| send.sender.as_ref()).filter(|_| !first);
         let state = self.agents.get_mut(agent);
         let Some(held) = sender.and_then(|sender| state?.held.get_mut(sender)) else { return Some(message) };

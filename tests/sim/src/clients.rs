@@ -40,7 +40,7 @@ const KEYLESS_PERCENT: u64 = 10;
 const GIVE_UP_PERCENT: u64 = 5;
 const GIVE_UP_TRANSFER_PERCENT: u64 = 40;
 /// Of 100 messages, so many are letters that nobody waits for, or have a box send such.
-const LETTERS_PERCENT: u64 = 15;
+const LETTERS_PERCENT: u64 = 10;
 /// How often the boxes are read, a second apart, until they hold what was sent.
 const COLLECTIONS_MAX: u32 = 60;
 /// Of 100 letters, so many may be refused, each in so many of 100 turns: few enough that none is given up.
