@@ -13,7 +13,7 @@ use afdg_proto::{
             catalog_server::{Catalog, CatalogServer},
             outcome,
         },
-        v1::{CallManyRequest, CallRequest, PipeRequest, call_result, grid_client::GridClient},
+        v1::{CallManyRequest, CallRequest, PipeRequest, call_result, grid_client::GridClient, pipe_request},
     },
     peer_auth::PeerToken,
     status::{to_call_error, to_wire},

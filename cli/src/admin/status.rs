@@ -1,15 +1,17 @@
 //! `afdg status`: is the grid well?
 
-use super::answer;
+use super::{answer, grouped};
 use crate::{
     arguments::{EndpointArgs, Format, OutputArgs},
     client::Client,
     output::{Output, Table},
 };
-use afdg_proto::pb::admin::{GetStatusRequest, GetStatusResponse};
+use afdg_proto::pb::admin::{GetStatusRequest, GetStatusResponse, ListDeadLettersRequest};
 use afdg_runtime::process;
+use afdg_types::limits::LIST_DEAD_LETTERS_MAX;
 use clap::Args;
 use serde_json::json;
+use std::time::Duration;
 
 #[derive(Args, Debug)]
 #[command(after_help = "Exit status 1 means that something is missing: a node, a leader, a replica.
@@ -28,9 +30,10 @@ pub async fn run(args: StatusArgs, output: &mut Output) -> anyhow::Result<u8> {
     let client = Client::connect(&args.endpoint).await?;
     let status = fetch(&client).await?;
     let wrong = troubles(&status);
+    let dead_letters = count_dead_letters(&client).await;
     match args.output.output {
-        Format::Json => output.json(&as_json(&status, &wrong))?,
-        Format::Table => print(&status, &wrong, output)?,
+        Format::Json => output.json(&as_json(&status, &wrong, dead_letters))?,
+        Format::Table => print(&status, &wrong, dead_letters, output)?,
     }
     Ok(if wrong.is_empty() { process::EXIT_OK } else { process::EXIT_FAILED })
 }
@@ -38,6 +41,33 @@ pub async fn run(args: StatusArgs, output: &mut Output) -> anyhow::Result<u8> {
 pub async fn fetch(client: &Client) -> anyhow::Result<GetStatusResponse> {
     let status = client.cluster().get_status(GetStatusRequest {}).await;
     answer(status, client, "the grid's status")
+}
+
+/// Dead letters that are counted; if there are more, this is what is said.
+const DEAD_LETTERS_COUNTED_MAX: u32 = LIST_DEAD_LETTERS_MAX;
+
+/// How many there are, up to the bound; none if it can't be known, as while a region has no leader.
+async fn count_dead_letters(client: &Client) -> Option<usize> {
+    let page_size = DEAD_LETTERS_COUNTED_MAX;
+    let mut request =
+        tonic::Request::new(ListDeadLettersRequest { page_size, ..ListDeadLettersRequest::default() });
+    request.set_timeout(DEAD_LETTERS_TIME_MAX);
+    let page = client.dead_letters().list_dead_letters(request).await.ok()?;
+    Some(page.into_inner().letters.len())
+}
+
+/// `afdg status` is for a grid that is not well, too: it does not wait long.
+const DEAD_LETTERS_TIME_MAX: Duration = Duration::from_secs(2);
+
+fn dead_letters_shown(count: Option<usize>) -> String {
+    match count {
+        None => "not known".to_owned(),
+        Some(0) => "none".to_owned(),
+        Some(count) => {
+            let more = if count >= DEAD_LETTERS_COUNTED_MAX as usize { " or more" } else { "" };
+            format!("{}{more}; see 'afdg dead-letter list'", grouped(count as u64))
+        }
+    }
 }
 
 /// What is not as it should be, in words.
@@ -64,7 +94,12 @@ pub fn troubles(status: &GetStatusResponse) -> Vec<String> {
     wrong
 }
 
-fn print(status: &GetStatusResponse, wrong: &[String], output: &mut Output) -> anyhow::Result<()> {
+fn print(
+    status: &GetStatusResponse,
+    wrong: &[String],
+    dead_letters: Option<usize>,
+    output: &mut Output,
+) -> anyhow::Result<()> {
     let mut facts = Table::facts();
     facts.fact("cluster", &status.cluster_id);
     facts.fact("health", if wrong.is_empty() { "all well" } else { "impaired" });
@@ -83,6 +118,7 @@ fn print(status: &GetStatusResponse, wrong: &[String], output: &mut Output) -> a
         ),
     );
     facts.fact("agent types", status.types);
+    facts.fact("dead letters", dead_letters_shown(dead_letters));
     facts.fact("routing epoch", status.routing_epoch);
     output.table(&facts)?;
     let mut table = Table::new(&["CATALOG", "ADDRESS", "ROLE", "#APPLIED"]);
@@ -101,7 +137,7 @@ fn print(status: &GetStatusResponse, wrong: &[String], output: &mut Output) -> a
     Ok(())
 }
 
-fn as_json(status: &GetStatusResponse, wrong: &[String]) -> serde_json::Value {
+fn as_json(status: &GetStatusResponse, wrong: &[String], dead_letters: Option<usize>) -> serde_json::Value {
     let catalog: Vec<_> = status
         .catalog
         .iter()
@@ -123,6 +159,7 @@ fn as_json(status: &GetStatusResponse, wrong: &[String]) -> serde_json::Value {
         "regions_under_replicated": status.regions_under_replicated,
         "replicas_wanted": status.replicas_wanted,
         "types": status.types,
+        "dead_letters": dead_letters,
     })
 }
 
@@ -130,6 +167,14 @@ fn as_json(status: &GetStatusResponse, wrong: &[String]) -> serde_json::Value {
 mod tests {
     use super::*;
     use afdg_proto::pb::admin::CatalogServer;
+
+    #[test]
+    fn dead_letters_are_counted_up_to_a_bound() {
+        assert_eq!(dead_letters_shown(None), "not known");
+        assert_eq!(dead_letters_shown(Some(0)), "none");
+        assert_eq!(dead_letters_shown(Some(3)), "3; see 'afdg dead-letter list'");
+        assert!(dead_letters_shown(Some(1_000)).starts_with("1,000 or more; "));
+    }
 
     fn well() -> GetStatusResponse {
         GetStatusResponse {

@@ -13,7 +13,7 @@ use afdg_proto::{
 use afdg_region_client::{RegionClients, testing::FakeNode};
 use afdg_router::{OutgoingMessage, Router};
 use afdg_runtime::{Tasks, World};
-use afdg_types::{AgentError, CallError, GridError, Reason};
+use afdg_types::{AgentError, CallError, GridError, Purpose, Reason};
 use std::{
     sync::{
         Arc,

@@ -105,7 +105,7 @@ impl Owner {
         let mut settled: HashSet<u64> = accepted.iter().copied().collect();
         let mut given_up = None;
         if let Some((number, sent_ms, error)) = failed
-            && !(reason_of(&error) == Some(Reason::OutOfOrder) && !accepted.is_empty())
+            && (accepted.is_empty() || reason_of(&error) != Some(Reason::OutOfOrder))
         {
             lane.failures += 1;
             lane.attempts += u32::from(stays_the_same(&error));

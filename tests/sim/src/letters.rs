@@ -68,7 +68,10 @@ impl Sent {
             }
         }
         for (from, numbers) in by_sender {
-            events.violation("sends take effect once", format_args!("{to} has {numbers:?} of {from}, who sent none"));
+            events.violation(
+                "sends take effect once",
+                format_args!("{to} has {numbers:?} of {from}, who sent none"),
+            );
         }
         events.add("letters received", received.len() as u64);
     }

@@ -45,7 +45,7 @@ async fn what_keeps_failing_is_a_dead_letter_that_can_be_tried_again_or_dropped(
     assert!(first_letter.error.contains("makes its handler panic"), "{}", first_letter.error);
     assert_eq!(reason(&mail.attach("b", &second, 10_000).await.unwrap_err()), "NOT_NOW");
     let only = DeadLetterFilter { reason: "NOT_NOW".to_owned(), ..DeadLetterFilter::default() };
-    assert_eq!(listed(&mail, only).await?, [second_letter.clone()]);
+    assert_eq!(listed(&mail, only).await?, std::slice::from_ref(&second_letter));
 
     tokio::time::sleep(std::time::Duration::from_millis(until.saturating_sub(now_ms()))).await;
     assert_eq!(settled(&mail, vec![first_letter.name.clone()], Action::Retry).await?, 1);
