@@ -2,7 +2,7 @@
 
 use crate::{headers, key_field};
 use afdg_proto::{
-    pb::v1::{AttachRequest, CallRequest, CallResponse, SendRequest, attach_request},
+    pb::v1::{AttachRequest, AttachResponse, CallRequest, CallResponse, SendRequest, attach_request},
     status::of_call_error,
 };
 use afdg_router::{OutgoingMessage, Router, unknown_method};
@@ -85,13 +85,13 @@ impl Caller {
         &self,
         attach: AttachRequest,
         transport_deadline: Option<Instant>,
-    ) -> Result<CallResponse, Status> {
+    ) -> Result<AttachResponse, Status> {
         let deadline = deadline_of(attach.timeout_ms, transport_deadline);
         let message = attached(&attach, deadline);
         let message = message.map_err(|error| of_call_error(&error.into(), &attach.agent))?;
         let (id, agent_type) = (message.id, message.agent.agent_type().to_owned());
         match self.router.call(message).await {
-            Ok(response) => Ok(CallResponse { response, message_id: id.to_string() }),
+            Ok(response) => Ok(AttachResponse { response, message_id: id.to_string() }),
             Err(error) => Err(with_message_id(of_call_error(&error, &agent_type), id)),
         }
     }

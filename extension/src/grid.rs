@@ -9,8 +9,8 @@ use crate::{
 };
 use afdg_proto::{
     pb::v1::{
-        AttachRequest, CallManyRequest, CallManyResponse, CallRequest, CallResponse, CallResult, PipeRequest,
-        SendRequest, SendResponse, call_result, grid_server,
+        AttachRequest, AttachResponse, CallManyRequest, CallManyResponse, CallRequest, CallResponse,
+        CallResult, PipeRequest, SendRequest, SendResponse, call_result, grid_server,
     },
     status::of_grid_error,
 };
@@ -70,7 +70,7 @@ impl grid_server::Grid for Grid {
         Ok(Response::new(SendResponse { message_id: id.to_string() }))
     }
 
-    async fn attach(&self, request: Request<AttachRequest>) -> Result<Response<CallResponse>, Status> {
+    async fn attach(&self, request: Request<AttachRequest>) -> Result<Response<AttachResponse>, Status> {
         let deadline = transport_deadline(request.metadata())?;
         self.caller.grid_attach(request.into_inner(), deadline).await.map(Response::new)
     }

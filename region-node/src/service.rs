@@ -7,14 +7,17 @@ use crate::{
 };
 use afdg_proto::{
     pb::internal::{
-        ForwardFrame, Forwarded, InspectAgentRequest, InspectAgentResponse, ListAgentsRequest,
+        self, ForwardFrame, Forwarded, InspectAgentRequest, InspectAgentResponse, ListAgentsRequest,
         ListAgentsResponse, ListDeadLettersRequest, ListDeadLettersResponse, OutcomeFrame,
         SettleDeadLettersRequest, SettleDeadLettersResponse, TransferLeaderRequest, TransferLeaderResponse,
         region_node_server::RegionNode,
     },
     status::of_grid_error,
 };
-use afdg_types::{AgentRef, GridError, MessageId, NodeId, Purpose, Reason, RegionId, Sending, limits};
+use afdg_types::{
+    AgentRef, GridError, MessageId, NodeId, Probe, ProbeStage, Purpose, Reason, RegionId, Sending, Wait,
+    limits,
+};
 use futures::Stream;
 use std::{pin::Pin, sync::Arc, time::Duration};
 use tokio::{
@@ -216,6 +219,9 @@ fn purpose_of(message: &Forwarded) -> Result<Purpose, GridError> {
     if message.attach {
         return Ok(Purpose::Attach);
     }
+    if let Some(probe) = &message.probe {
+        return probe_of(probe).map(Purpose::Probe);
+    }
     let Some(send) = &message.send else { return Ok(Purpose::Call) };
     let sender = match send.sender.as_str() {
         "" => None,
@@ -226,6 +232,31 @@ fn purpose_of(message: &Forwarded) -> Result<Purpose, GridError> {
         after => Some(MessageId::from_bytes(after).map_err(|error| malformed("send.after", &error))?),
     };
     Ok(Purpose::Send(Sending { sender, due_ms: send.due_ms, after }))
+}
+
+fn probe_of(probe: &internal::Probe) -> Result<Probe, GridError> {
+    let id = |bytes: &[u8]| MessageId::from_bytes(bytes).map_err(|error| malformed("probe", &error));
+    let agent = |text: &str| text.parse::<AgentRef>().map_err(|error| malformed("probe", &error));
+    if probe.waits.is_empty() || probe.waits.len() > limits::CALL_CHAIN_AGENTS_MAX {
+        return Err(malformed("probe", &format!("{} agents wait", probe.waits.len())));
+    }
+    let at = probe.at as usize;
+    let stage = match probe.stage() {
+        internal::probe::Stage::Search => ProbeStage::Search,
+        internal::probe::Stage::Confirm if at < probe.waits.len() => ProbeStage::Confirm(at),
+        internal::probe::Stage::Break => ProbeStage::Break,
+        stage => return Err(malformed("probe", &format!("{stage:?} at {at}"))),
+    };
+    let waits = probe.waits.iter().map(|wait| {
+        Ok(Wait {
+            agent: agent(&wait.agent)?,
+            turn: id(&wait.turn)?,
+            call: id(&wait.call)?,
+            callee: agent(&wait.callee)?,
+            queued: wait.queued,
+        })
+    });
+    Ok(Probe { waits: waits.collect::<Result<_, GridError>>()?, stage })
 }
 
 fn malformed(field: &str, why: &dyn std::fmt::Display) -> GridError {

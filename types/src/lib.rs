@@ -18,6 +18,6 @@ pub use agent_ref::{AgentRef, AgentRefError};
 pub use call_error::{AgentError, CallError, Code, GridError, Reason, Retry};
 pub use ids::{ClusterId, Epoch, NodeId, RegionId, Term};
 pub use message_id::{MessageId, MessageIdError, MessageIdKind};
-pub use purpose::{Purpose, Sending};
+pub use purpose::{Probe, ProbeStage, Purpose, Sending, Wait};
 pub use rows::{Rows, RowsError, RowsMut, prefix_end};
 pub use slot::{SLOTS, Slot, SlotRange, tag};

@@ -5,8 +5,8 @@ use super::*;
 use afdg_example_shop::v1;
 use afdg_proto::{
     pb::v1::{
-        AttachRequest, CallManyRequest, CallManyResponse, CallRequest, CallResponse, CallResult, PipeRequest,
-        PipeResponse, SendRequest, SendResponse, call_result,
+        AttachRequest, AttachResponse, CallManyRequest, CallManyResponse, CallRequest, CallResponse,
+        CallResult, PipeRequest, PipeResponse, SendRequest, SendResponse, call_result,
         grid_server::{Grid, GridServer},
         pipe_request,
     },
@@ -85,7 +85,7 @@ impl Grid for StandIn {
         Err(Status::unimplemented("not here"))
     }
 
-    async fn attach(&self, _: Request<AttachRequest>) -> Result<Response<CallResponse>, Status> {
+    async fn attach(&self, _: Request<AttachRequest>) -> Result<Response<AttachResponse>, Status> {
         Err(Status::unimplemented("not here"))
     }
 

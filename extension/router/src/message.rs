@@ -1,7 +1,7 @@
 //! A message on its way out.
 
 use afdg_proto::pb::internal::{self, Forwarded};
-use afdg_types::{AgentRef, Epoch, MessageId, Purpose, RegionId};
+use afdg_types::{AgentRef, Epoch, MessageId, ProbeStage, Purpose, RegionId};
 use bytes::Bytes;
 use tokio::time::Instant;
 
@@ -37,7 +37,25 @@ impl OutgoingMessage {
             chain: self.chain.iter().map(|agent| agent.as_str().to_owned()).collect(),
             send: self.sending(),
             attach: self.purpose == Purpose::Attach,
+            probe: self.probe(),
         }
+    }
+
+    fn probe(&self) -> Option<internal::Probe> {
+        let Purpose::Probe(probe) = &self.purpose else { return None };
+        let (stage, at) = match probe.stage {
+            ProbeStage::Search => (internal::probe::Stage::Search, 0),
+            ProbeStage::Confirm(at) => (internal::probe::Stage::Confirm, at as u32),
+            ProbeStage::Break => (internal::probe::Stage::Break, 0),
+        };
+        let waits = probe.waits.iter().map(|wait| internal::Wait {
+            agent: wait.agent.as_str().to_owned(),
+            turn: Bytes::copy_from_slice(wait.turn.as_bytes()),
+            call: Bytes::copy_from_slice(wait.call.as_bytes()),
+            callee: wait.callee.as_str().to_owned(),
+            queued: wait.queued,
+        });
+        Some(internal::Probe { waits: waits.collect(), stage: stage.into(), at })
     }
 
     fn sending(&self) -> Option<internal::Sending> {

@@ -76,7 +76,7 @@ impl Router {
         let until = if message.deadline.is_some() { deadline.min(ready_wait_end()) } else { deadline };
         let table = inner.table_with_type(message.agent.agent_type(), until).await?;
         let info = table.routes.types.get(message.agent.agent_type());
-        if let Some(info) = info.filter(|_| message.purpose != Purpose::Attach) {
+        if let Some(info) = info.filter(|_| matches!(message.purpose, Purpose::Call | Purpose::Send(_))) {
             check_method(info, &message.method)?;
         }
         Journey::new(inner, &message, table, deadline).forward().await

@@ -7,11 +7,14 @@ use afdg_types::{
     planted::{Bug, planted},
 };
 use bytes::Bytes;
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
-use tokio::sync::OnceCell;
+use tokio::{sync::OnceCell, time::Instant};
 
 /// How one turn calls others.
 #[derive(Clone)]
@@ -29,6 +32,40 @@ struct Inner {
     record: Option<RecordTurn>,
     asked: AtomicBool,
     recorded: OnceCell<()>,
+    /// By ordinal, whom the turn waits for.
+    waiting: Mutex<BTreeMap<u32, WaitingCall>>,
+}
+
+/// A call that has left and is not answered.
+#[derive(Clone, Debug)]
+pub struct WaitingCall {
+    pub id: MessageId,
+    pub callee: AgentRef,
+    pub since: Instant,
+}
+
+/// Takes a call out of those that are waited for, however its wait ends.
+struct Waits<'a> {
+    inner: &'a Inner,
+    ordinal: u32,
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.inner.waiting().remove(&self.ordinal);
+    }
+}
+
+impl Inner {
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<u32, WaitingCall>> {
+        // Held for one operation on the map, which can't panic half way.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait(&self, ordinal: u32, id: MessageId, callee: AgentRef) -> Waits<'_> {
+        self.waiting().insert(ordinal, WaitingCall { id, callee, since: Instant::now() });
+        Waits { inner: self, ordinal }
+    }
 }
 
 impl Calls {
@@ -48,6 +85,7 @@ impl Calls {
                 record,
                 asked: AtomicBool::new(false),
                 recorded: OnceCell::new(),
+                waiting: Mutex::default(),
             }),
         }
     }
@@ -56,6 +94,11 @@ impl Calls {
     /// long it takes.
     pub fn have_left(&self) -> bool {
         self.inner.asked.load(Ordering::Relaxed)
+    }
+
+    /// The calls that the turn waits for.
+    pub fn waiting(&self) -> Vec<WaitingCall> {
+        self.inner.waiting().values().cloned().collect()
     }
 
     /// Calls `agent` and waits for an answer that stays the same when asked again.
@@ -90,12 +133,14 @@ impl Calls {
         request: Bytes,
     ) -> Result<Bytes, CallError> {
         let inner = &self.inner;
-        let ordinal = if planted(Bug::CallIdFromTime) { ordinal ^ milliseconds() } else { ordinal };
+        let numbered = if planted(Bug::CallIdFromTime) { ordinal ^ milliseconds() } else { ordinal };
+        let id = MessageId::derived(inner.message_id, numbered);
+        let _waits = inner.wait(ordinal, id, agent.clone());
         let message = OutgoingMessage {
             agent,
             method: method.to_owned(),
             request,
-            id: MessageId::derived(inner.message_id, ordinal),
+            id,
             deadline: None,
             chain: inner.chain.clone(),
             purpose: Purpose::Call,

@@ -69,7 +69,7 @@ impl Owner {
             return Err(error);
         }
         match &admission.purpose {
-            Purpose::Attach => Ok(true),
+            Purpose::Attach | Purpose::Probe(_) => Ok(true),
             Purpose::Call => self.check_method(admission),
             Purpose::Send(sending) => {
                 self.check_method(admission)?;
@@ -110,8 +110,16 @@ impl Owner {
         if !leading.ready {
             return self.keep_early(admission);
         }
-        if admission.purpose == Purpose::Attach {
-            return self.attach(admission);
+        match &admission.purpose {
+            Purpose::Attach => return self.attach(admission),
+            Purpose::Probe(probe) => {
+                let probe = probe.clone();
+                if let Some((agent, call, ring)) = self.probe(admission, probe) {
+                    self.break_ring(agent, call, &ring);
+                }
+                return;
+            }
+            Purpose::Call | Purpose::Send(_) => {}
         }
         if read_only {
             leading.messages += 1;
@@ -155,7 +163,7 @@ impl Owner {
         let Some(admission) = self.refuse_expired(admission) else { return };
         match &admission.purpose {
             Purpose::Send(_) => self.accept(admission, digest),
-            Purpose::Call | Purpose::Attach => self.enqueue_call(admission, digest),
+            Purpose::Call | Purpose::Attach | Purpose::Probe(_) => self.enqueue_call(admission, digest),
         }
     }
 

@@ -5,7 +5,10 @@ use super::{
     admission::{Admission, ReplyTo},
     propose::Proposed,
 };
-use crate::executor::overlay::{Overlay, TurnNumber};
+use crate::executor::{
+    calls::Calls,
+    overlay::{Overlay, TurnNumber},
+};
 use afdg_region_machine::{
     op::{CommitTurn, FailAttempt, SettleDeadLetter, SettleSends},
     table::{fence::Fence, inbox::AcceptedSend, mailbox::RecordedTurn, outbox::OutgoingSend},
@@ -69,6 +72,8 @@ pub struct Running {
     pub seed: u64,
     /// The turn's message stands in the mailbox, or is on its way there.
     pub recorded: bool,
+    /// How it calls others, and whom it waits for.
+    pub calls: Calls,
     pub task: AbortHandle,
 }
 

@@ -11,6 +11,7 @@
 //! | `dispatch` | once committed: replies leave, turns may touch others |
 //! | `sends` | messages that nobody waits for: into the inbox, tried again, given up |
 //! | `lanes` | the sends of committed turns: out of the outbox, in order |
+//! | `rings` | agents that wait for one another are found and set free |
 //! | `reads` | read-only turns beside the others, on committed state |
 
 mod admission;
@@ -21,6 +22,7 @@ mod leading;
 mod owner;
 mod propose;
 mod reads;
+mod rings;
 mod run;
 mod sends;
 

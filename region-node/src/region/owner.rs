@@ -4,6 +4,7 @@ use super::{
     admission::Admission,
     lanes::Delivery,
     leading::{Acceptance, LaneKey, Leading, Pending},
+    rings,
 };
 use crate::{
     cache::RowCache,
@@ -232,6 +233,7 @@ enum Happened {
     Entry(Result<Outcome, WriteError>, Vec<Pending>),
     Lead,
     Tick,
+    Look,
     Due,
     Closed,
 }
@@ -245,6 +247,8 @@ impl Owner {
         let mut lead = self.replica.lead();
         let mut ticks = tokio::time::interval(HOUSEKEEPING);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut looks = tokio::time::interval(rings::LOOK_EVERY);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         lead.mark_changed();
         self.read_slots();
         let mut arrived = Vec::with_capacity(EVENTS_AT_ONCE);
@@ -256,6 +260,7 @@ impl Owner {
                 Some((result, ops)) = next_entry(&mut self.leading) => Happened::Entry(result, ops),
                 // Before the messages, which may never end.
                 _ = ticks.tick() => Happened::Tick,
+                _ = looks.tick() => Happened::Look,
                 () = sleep_for(until_due) => Happened::Due,
                 Some(event) = happening.recv() => Happened::Event(event),
                 count = arriving.recv_many(&mut arrived, EVENTS_AT_ONCE) => Happened::Admissions(count),
@@ -288,6 +293,7 @@ impl Owner {
                     self.await_quick_turns(&mut happening).await;
                 }
                 Happened::Tick => self.keep_house(),
+                Happened::Look => self.look_for_rings(),
                 Happened::Due => {}
             }
             self.fire_due();

@@ -92,13 +92,14 @@ impl Owner {
             read_only: false,
         };
         let host = Arc::clone(&self.here.host);
-        let ended = agent.clone();
+        let (ended, waiting) = (agent.clone(), calls.clone());
         let run = tokio::spawn(async move {
             let limited = || !recorded && !calls.have_left();
             let result = executor::run(host, turn, view, limited).await;
             let _ = events.send(Event::TurnEnded { leadership, agent: ended, number, result });
         });
-        state.running = Some(Running { number, message, now_ms, seed, recorded, task: run.abort_handle() });
+        let task = run.abort_handle();
+        state.running = Some(Running { number, message, now_ms, seed, recorded, calls: waiting, task });
     }
 
     /// A turn is about to make its first call: its message goes into the mailbox first.

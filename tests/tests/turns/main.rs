@@ -5,4 +5,5 @@ mod call_cycles;
 mod gate;
 mod long_lists;
 mod recorded_turns;
+mod rings;
 mod whereabouts;
