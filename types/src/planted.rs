@@ -77,6 +77,8 @@ bugs! {
     FailedOvertaken = "failed-overtaken";
     /// A send stays in the inbox though its turn is committed.
     InboxNotLeft = "inbox-not-left";
+    /// Nobody looks for agents that wait for one another in a ring.
+    RingsLeft = "rings-left";
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -15,7 +15,10 @@ use super::{
 };
 use afdg_region_machine::{op::CommitTurn, table::replies::TurnReply};
 use afdg_router::OutgoingMessage;
-use afdg_types::{AgentRef, MessageId, Probe, ProbeStage, Purpose, Reason, Wait, limits};
+use afdg_types::{
+    AgentRef, MessageId, Probe, ProbeStage, Purpose, Reason, Wait, limits,
+    planted::{Bug, planted},
+};
 use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -33,6 +36,9 @@ impl Owner {
     /// Sends probes from the turns that wait while others wait for them.
     pub(super) fn look_for_rings(&self) {
         let Some(leading) = self.leading.as_ref().filter(|leading| leading.ready) else { return };
+        if planted(Bug::RingsLeft) {
+            return;
+        }
         let now = Instant::now();
         let suspects = leading.agents.iter().filter(|(_, state)| is_waited_for(state));
         let probes = suspects.flat_map(|(agent, state)| waits_of(agent, state, now)).take(PROBES_MAX);

@@ -33,6 +33,8 @@ const ACCOUNTS: u64 = 4;
 const AUDITS_MAX: u32 = 40;
 /// Every account begins with this.
 const FIRST_DEPOSIT: i64 = 1_000;
+/// And takes this at the end: an account whose turns wait for ever would not.
+const LAST_DEPOSIT: i64 = 1;
 /// Of 100 messages, so many have no key.
 const KEYLESS_PERCENT: u64 = 10;
 /// Of 100 messages whose outcome was unknown, so many are given up; of transfers more, so that it is left to
@@ -100,6 +102,8 @@ enum Reply {
     Answer(Answer),
     /// Both balances after a transfer.
     Transferred(i64, i64),
+    /// A transfer had no effect: it was refused because agents waited for one another in a ring.
+    InRing,
 }
 
 impl Board {
@@ -136,7 +140,7 @@ impl Board {
 
     /// All the money that there is.
     pub fn money() -> i64 {
-        FIRST_DEPOSIT * ACCOUNTS as i64
+        (FIRST_DEPOSIT + LAST_DEPOSIT) * ACCOUNTS as i64
     }
 
     fn note(&self, client: usize, question: &Question, called: u64, answered: Option<(u64, Reply)>) {
@@ -155,6 +159,7 @@ impl Board {
                 put(agent, op.clone(), None);
                 put(to, Op::Deposit(*cents), None);
             }
+            (_, _, Some((_, Reply::InRing))) => {}
             (_, _, Some((at, Reply::Answer(answer)))) => put(agent, op.clone(), Some((at, answer))),
             (_, _, _) => put(agent, op.clone(), None),
         }
@@ -214,15 +219,7 @@ impl Client {
 
     async fn run(mut self) {
         if self.number == 0 {
-            for account in 0..ACCOUNTS {
-                let question = Question {
-                    agent: account_of(account),
-                    op: Op::Deposit(FIRST_DEPOSIT),
-                    to: None,
-                    key: Some(format!("open-{account}")),
-                };
-                self.ask(question, true).await;
-            }
+            self.deposit_everywhere("open", FIRST_DEPOSIT).await;
         }
         self.finish(Stage::Open).await;
         while self.board.stage() == Stage::Load {
@@ -235,6 +232,9 @@ impl Client {
             tokio::time::sleep(Duration::from_micros(self.random(50_000))).await;
         }
         self.ask_again().await;
+        if self.number == 0 {
+            self.deposit_everywhere("close", LAST_DEPOSIT).await;
+        }
         self.finish(Stage::Settle).await;
         if self.number == 0 {
             self.audit().await;
@@ -243,6 +243,18 @@ impl Client {
             self.collect_letters().await;
         }
         self.finish(Stage::Audit).await;
+    }
+
+    async fn deposit_everywhere(&mut self, when: &str, cents: i64) {
+        for account in 0..ACCOUNTS {
+            let question = Question {
+                agent: account_of(account),
+                op: Op::Deposit(cents),
+                to: None,
+                key: Some(format!("{when}-{account}")),
+            };
+            self.ask(question, true).await;
+        }
     }
 
     async fn finish(&self, stage: Stage) {
@@ -265,9 +277,9 @@ impl Client {
             5 => question(customer, Op::RecordPurchase(self.random(10_000) as i64)),
             6 => question(customer, Op::GetSummary),
             7 | 8 => {
-                // One way only: opposite transfers would wait for each other.
-                let from = self.random(ACCOUNTS - 1);
-                let to = from + 1 + self.random(ACCOUNTS - 1 - from);
+                // In any direction: those that wait for one another are set free by the grid.
+                let from = self.random(ACCOUNTS);
+                let to = (from + 1 + self.random(ACCOUNTS - 1)) % ACCOUNTS;
                 let cents = 1 + self.random(300) as i64;
                 Question { to: Some(account_of(to)), ..question(account_of(from), Op::Take(cents)) }
             }
@@ -492,6 +504,10 @@ impl Client {
             Err(status) => match to_call_error(&status) {
                 CallError::Agent(error) if error.reason == "BALANCE_SHORT" => {
                     Sent::Reply(Reply::Answer(Answer::Short))
+                }
+                CallError::Agent(error) if error.reason == "CALL_CYCLE" && question.to.is_some() => {
+                    self.board.events.count("rings broken");
+                    Sent::Reply(Reply::InRing)
                 }
                 CallError::Agent(error) => {
                     let what = format_args!("{question:?} was refused: {error}");
