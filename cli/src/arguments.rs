@@ -29,9 +29,9 @@ pub enum Format {
     Json,
 }
 
-/// A length of time as people write it: `500ms`, `5s`, `2m`, `1h`; above zero.
+/// A length of time as people write it: `500ms`, `5s`, `2m`, `1h`, `1d`; above zero.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("'{text}' is no length of time; write 500ms, 5s, 2m or 1h");
+    let wrong = || format!("'{text}' is no length of time; write 500ms, 5s, 2m, 1h or 1d");
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().map_err(|_| wrong())?;
@@ -40,6 +40,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return Err(wrong()),
     };
     match number.checked_mul(unit_ms) {
@@ -57,8 +58,9 @@ mod tests {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("2d"), Ok(Duration::from_secs(172_800)));
         for wrong in
-            ["", "5", "s", "0s", "-1s", "1.5s", "1d", "99999999999999999999s", "18446744073709551615h"]
+            ["", "5", "s", "0s", "-1s", "1.5s", "1w", "99999999999999999999s", "18446744073709551615h"]
         {
             assert!(duration(wrong).is_err(), "{wrong} was taken");
         }

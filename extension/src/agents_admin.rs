@@ -131,6 +131,8 @@ impl AgentsAdmin {
             entities: entities.collect(),
             activity: found.activity,
             waiting: found.waiting,
+            sends: found.sends,
+            next_due_ms: found.next_due_ms,
         })
     }
 }

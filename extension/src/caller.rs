@@ -89,10 +89,12 @@ impl Caller {
         let deadline = deadline_of(attach.timeout_ms, transport_deadline);
         let message = attached(&attach, deadline);
         let message = message.map_err(|error| of_call_error(&error.into(), &attach.agent))?;
-        let (id, agent_type) = (message.id, message.agent.agent_type().to_owned());
-        match self.router.call(message).await {
+        let (id, agent) = (message.id, message.agent.clone());
+        let agent_type = agent.agent_type();
+        let result = self.router.call(message).await.map_err(|error| not_ended(error, &agent, id));
+        match result {
             Ok(response) => Ok(AttachResponse { response, message_id: id.to_string() }),
-            Err(error) => Err(with_message_id(of_call_error(&error, &agent_type), id)),
+            Err(error) => Err(with_message_id(of_call_error(&error, agent_type), id)),
         }
     }
 
@@ -134,6 +136,23 @@ fn deadline_of(timeout_ms: u64, transport_deadline: Option<Instant>) -> Instant 
             let own = headers::deadline_after(Some(Duration::from_millis(ms)));
             transport.map_or(own, |transport| own.min(transport))
         }
+    }
+}
+
+/// What whoever waits for a message is told if it has not ended in time: nothing was asked for that could have
+/// an effect.
+fn not_ended(error: CallError, agent: &AgentRef, id: MessageId) -> CallError {
+    match error {
+        CallError::Grid(error)
+            if matches!(error.reason, Reason::DeadlineExceeded | Reason::DeadlineOutcomeUnknown) =>
+        {
+            let text = format!(
+                "the message {id} to {agent} has not ended in this time: it waits for its turn, is held back or is \
+                 tried again. Ask again to wait longer"
+            );
+            GridError::new(Reason::DeadlineExceeded, text).into()
+        }
+        error => error,
     }
 }
 

@@ -87,6 +87,7 @@ impl grid_server::Grid for Grid {
 
 /// When the request around the calls ends; none if it names no deadline.
 fn transport_deadline(metadata: &MetadataMap) -> Result<Option<Instant>, Status> {
+    headers::refuse_messaging(metadata.as_ref()).map_err(|error| of_grid_error(&error))?;
     let timeout = headers::timeout(metadata.as_ref()).map_err(|error| of_grid_error(&error))?;
     Ok(timeout.map(|timeout| headers::deadline_after(Some(timeout))))
 }

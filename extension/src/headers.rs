@@ -86,6 +86,24 @@ pub(crate) fn purpose(headers: &HeaderMap, now_ms: u64) -> Result<Purpose, GridE
     }
 }
 
+/// The generic service has fields for what these say: where they are given all the same, doing as if they were
+/// not there would break what the caller counts on.
+pub(crate) fn refuse_messaging(headers: &HeaderMap) -> Result<(), GridError> {
+    for (name, instead) in [
+        (KEY, "the field 'agent'"),
+        (IDEMPOTENCY_KEY, "the field 'idempotency_key'"),
+        (MODE, "Send in place of Call"),
+        (DELAY, "the field 'delay_ms' of Send"),
+        (MAX_STALENESS, "nothing: stale reads are not supported yet"),
+    ] {
+        if headers.contains_key(name) {
+            let text = format!("{name} is for an agent's own service; here it is {instead}");
+            return Err(GridError::new(Reason::RequestMalformed, text).with("field", name));
+        }
+    }
+    Ok(())
+}
+
 /// A client's send that is held back for so long.
 pub(crate) fn sending(delay_ms: u64, now_ms: u64) -> Result<Purpose, GridError> {
     if delay_ms > SEND_DELAY_MS_MAX {
@@ -205,6 +223,16 @@ mod tests {
         assert_eq!(timeout(&headers(&[(TIMEOUT, "9S")])), Ok(Some(Duration::from_millis(8_980))));
         let longest = Instant::now() + Duration::from_millis(CALL_TIMEOUT_MS_MAX + 1_000);
         assert!(deadline_after(of("99999999H").unwrap()) < longest);
+    }
+
+    #[test]
+    fn the_generic_service_takes_no_metadata_of_messages() {
+        assert_eq!(refuse_messaging(&headers(&[(TIMEOUT, "5S"), ("traceparent", "x")])), Ok(()));
+        for name in [KEY, IDEMPOTENCY_KEY, MODE, DELAY, MAX_STALENESS] {
+            let refused = refuse_messaging(&headers(&[(name, "x")])).unwrap_err();
+            assert_eq!(refused.reason, Reason::RequestMalformed, "{name}");
+            assert!(refused.message.starts_with(name), "{}", refused.message);
+        }
     }
 
     #[test]

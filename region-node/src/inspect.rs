@@ -11,13 +11,15 @@ use afdg_agent::{host::TurnView, inspect};
 use afdg_proto::pb::internal::{
     InspectAgentRequest, InspectAgentResponse, InspectedEntity, ListAgentsRequest, ListAgentsResponse,
 };
-use afdg_region_machine::table::entities;
+use afdg_region_machine::table::{entities, inbox};
 use afdg_types::{AgentRef, GridError, MessageId, Reason, RegionId, Rows, limits, prefix_end};
 use bytes::Bytes;
 use std::sync::Arc;
 
 /// Entities shown of one agent at most.
 const ENTITIES_MAX: u32 = 1_000;
+/// Accepted sends of one agent that are counted.
+const SENDS_MAX: usize = 1_000;
 /// Agents looked at for one page of a listing by type, found or not.
 const LOOKED_AT_MAX: u32 = 20_000;
 
@@ -88,6 +90,9 @@ pub async fn inspect_agent(
         let items_json = serde_json::to_string(&items.items).map_err(storage)?;
         shown.push(InspectedEntity { key: entity.key, length: items.length, items_json });
     }
+    let (sends, next_due_ms) =
+        inbox::of_agent(handle.replica.rows().as_ref(), &agent, SENDS_MAX).map_err(storage)?;
     let (activity, waiting) = handle.activity(agent).await;
-    Ok(InspectAgentResponse { entities: shown, activity: activity.to_owned(), waiting })
+    let (activity, sends) = (activity.to_owned(), sends as u32);
+    Ok(InspectAgentResponse { entities: shown, activity, waiting, sends, next_due_ms })
 }

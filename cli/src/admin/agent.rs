@@ -1,6 +1,6 @@
 //! `afdg agent`: the agents that have data.
 
-use super::{answer, grouped};
+use super::{answer, grouped, utc};
 use crate::{
     arguments::{EndpointArgs, Format, OutputArgs},
     client::Client,
@@ -138,6 +138,7 @@ fn describe(found: &InspectAgentResponse, output: &mut Output) -> anyhow::Result
     facts.fact("agent", &found.agent).fact("slot", found.slot).fact("region", found.region);
     facts.fact("leader", if found.leader == 0 { "unknown".into() } else { format!("node {}", found.leader) });
     facts.fact("activity", &found.activity).fact("waiting messages", found.waiting);
+    facts.fact("accepted sends", sends_shown(found));
     output.table(&facts)?;
     output.line("")?;
     if found.entities.is_empty() {
@@ -150,6 +151,15 @@ fn describe(found: &InspectAgentResponse, output: &mut Output) -> anyhow::Result
     }
     output.table(&table)?;
     Ok(())
+}
+
+fn sends_shown(found: &InspectAgentResponse) -> String {
+    let count = grouped(found.sends.into());
+    match (found.sends, found.next_due_ms) {
+        (0, _) => "none".to_owned(),
+        (_, 0) => count,
+        (_, due_ms) => format!("{count}, the first due at {}", utc(due_ms)),
+    }
 }
 
 fn print_items(found: &InspectAgentResponse, output: &mut Output) -> anyhow::Result<()> {
@@ -183,6 +193,7 @@ fn as_json(found: &InspectAgentResponse, with_items: bool) -> anyhow::Result<Val
     Ok(json!({
         "agent": found.agent, "slot": found.slot, "region": found.region,
         "leader": (found.leader != 0).then_some(found.leader), "activity": found.activity,
-        "waiting": found.waiting, "entities": entities,
+        "waiting": found.waiting, "sends": found.sends,
+        "next_due_ms": (found.next_due_ms != 0).then_some(found.next_due_ms), "entities": entities,
     }))
 }

@@ -5,7 +5,7 @@ use crate::{
     arguments::{EndpointArgs, Format, OutputArgs},
     call::{Types, fetch_types},
     client::Client,
-    failure::{tell, usage},
+    failure::{Usage, tell, usage},
     output::{Output, Table},
 };
 use afdg_proto::pb::admin::{
@@ -13,7 +13,7 @@ use afdg_proto::pb::admin::{
     settle_dead_letters_request::Action,
 };
 use afdg_runtime::process;
-use afdg_types::limits::LIST_DEAD_LETTERS_MAX;
+use afdg_types::{AgentRef, limits::LIST_DEAD_LETTERS_MAX};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -85,13 +85,16 @@ impl FilterArgs {
         [&self.agent, &self.agent_type, &self.method, &self.reason].iter().all(|part| part.is_empty())
     }
 
-    fn filter(&self) -> DeadLetterFilter {
-        DeadLetterFilter {
+    fn filter(&self) -> anyhow::Result<DeadLetterFilter> {
+        if !self.agent.is_empty() {
+            self.agent.parse::<AgentRef>().map_err(|error| Usage(format!("--agent: {error}")))?;
+        }
+        Ok(DeadLetterFilter {
             agent: self.agent.clone(),
             r#type: self.agent_type.clone(),
             method: self.method.clone(),
             reason: self.reason.clone(),
-        }
+        })
     }
 }
 
@@ -159,7 +162,7 @@ async fn list(
 ) -> anyhow::Result<u8> {
     let limit = if limit == 0 { usize::MAX } else { limit };
     let mut letters = Vec::new();
-    each_page(client, &filter.filter(), |page| {
+    each_page(client, &filter.filter()?, |page| {
         letters.extend(page);
         Ok(letters.len() <= limit)
     })
@@ -267,9 +270,10 @@ async fn settle(args: SettleArgs, action: Action, output: &mut Output) -> anyhow
     if !args.names.is_empty() && !args.filter.is_empty() {
         return usage("say which by name or by a filter, not by both".to_owned());
     }
+    let filter = args.filter.filter()?;
     let client = Client::connect(&args.endpoint).await?;
     let mut letters = Vec::new();
-    each_page(&client, &args.filter.filter(), |page| {
+    each_page(&client, &filter, |page| {
         let wanted = |letter: &DeadLetter| args.names.is_empty() || args.names.contains(&letter.name);
         letters.extend(page.into_iter().filter(wanted));
         Ok(true)
@@ -295,7 +299,10 @@ async fn settle(args: SettleArgs, action: Action, output: &mut Output) -> anyhow
         settled += answer(done, &client, "to settle dead letters")?.settled;
     }
     match args.output.output {
-        Format::Json => output.json(&json!({"settled": settled}))?,
+        Format::Json => output.json(&match action {
+            Action::Retry => json!({"retried": settled}),
+            _ => json!({"dropped": settled}),
+        })?,
         Format::Table => output.line(format_args!("{} {verb}", grouped(u64::from(settled))))?,
     }
     Ok(process::EXIT_OK)

@@ -9,7 +9,7 @@ use crate::{
 };
 use afdg_proto::pb::v1::{AttachRequest, attach_request::Message};
 use afdg_runtime::process;
-use afdg_types::AgentRef;
+use afdg_types::{AgentRef, MessageId};
 use clap::Args;
 use std::time::Duration;
 use tonic::Request;
@@ -48,6 +48,9 @@ pub struct AttachArgs {
 pub async fn run(args: AttachArgs, output: &mut Output) -> anyhow::Result<u8> {
     let agent: AgentRef = args.agent.parse().map_err(|error| Usage(format!("{error}")))?;
     check_idempotency_key(args.idempotency_key.as_deref())?;
+    if let Some(id) = &args.message_id {
+        id.parse::<MessageId>().map_err(|error| Usage(format!("'{}': {error}", id.escape_debug())))?;
+    }
     let message = match (args.message_id, args.idempotency_key) {
         (Some(id), _) => Message::MessageId(id),
         (None, key) => Message::IdempotencyKey(key.unwrap_or_default()),

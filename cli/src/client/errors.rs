@@ -18,6 +18,8 @@ pub struct CallFailure {
     pub by_agent: bool,
     pub retry: Retry,
     pub retry_after_ms: Option<u64>,
+    /// It was a question that changes nothing.
+    pub asks_only: bool,
     /// The command to repeat the call safely with, where one is known.
     pub repeat_with: Option<String>,
 }
@@ -39,7 +41,7 @@ impl CallFailure {
 
     /// Of a question that changes nothing, whatever became of it.
     pub fn of_read(status: &Status) -> Self {
-        let failure = Self::of_status(status);
+        let failure = Self { asks_only: true, ..Self::of_status(status) };
         match failure.retry {
             Retry::Unknown => Self { retry: Retry::Same, ..failure },
             _ => failure,
@@ -56,6 +58,7 @@ impl CallFailure {
                 by_agent: true,
                 retry: Retry::Never,
                 retry_after_ms: None,
+                asks_only: false,
                 repeat_with: None,
             },
             CallError::Grid(error) => Self {
@@ -66,6 +69,7 @@ impl CallFailure {
                 metadata: error.metadata,
                 by_agent: false,
                 retry_after_ms: error.retry_after_ms,
+                asks_only: false,
                 repeat_with: None,
             },
         }
@@ -75,6 +79,9 @@ impl CallFailure {
     pub fn advice(&self) -> String {
         let after = self.retry_after_ms.map_or(String::new(), |ms| format!(" after {ms} ms"));
         match (self.retry, &self.repeat_with) {
+            (Retry::Same | Retry::Elsewhere | Retry::Unknown, _) if self.asks_only => {
+                format!("yes{after}: asking changes nothing")
+            }
             (Retry::Never, _) if self.by_agent => "no: the agent has refused it".to_owned(),
             (Retry::Never, _) => "no: the same call fails the same way".to_owned(),
             (Retry::Same | Retry::Elsewhere, _) => {

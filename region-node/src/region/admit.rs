@@ -173,8 +173,9 @@ impl Owner {
         let id = admission.message_id;
         let is_send = matches!(admission.purpose, Purpose::Send(_));
         let differs = |known: u128| digest.filter(|digest| *digest != known);
+        let slot = Slot::of(&admission.agent);
         let leading = self.leading.as_mut()?;
-        if let Some(waiters) = leading.waiters.get_mut(&id) {
+        if let Some(waiters) = leading.waiters.get_mut(&id).filter(|waiters| waiters.slot == slot) {
             if let Some(digest) = differs(waiters.digest) {
                 let error = id_reused(&admission, waiters.digest, digest);
                 admission.reply_to.refuse(error);
@@ -197,6 +198,8 @@ impl Owner {
                 self.storage_failed(&error.to_string());
                 None
             }
+            // Who asks by the id alone asks for a message to that agent.
+            Ok(Some(reply)) if digest.is_none() && reply.slot != slot => Some(admission),
             Ok(Some(reply)) => {
                 match differs(reply.digest) {
                     Some(digest) => {
@@ -205,9 +208,12 @@ impl Owner {
                     }
                     None => {
                         self.keep_id(&admission, &reply);
-                        match is_send {
-                            true => admission.reply_to.accepted(),
-                            false => admission.reply_to.reply(result_of(reply.reply)),
+                        // A client hears that its message has failed for good; an agent's outbox only has to
+                        // know that it was taken.
+                        if is_accepted(&admission.purpose, &reply.reply) {
+                            admission.reply_to.accepted();
+                        } else {
+                            admission.reply_to.reply(result_of(reply.reply));
                         }
                     }
                 }
@@ -264,7 +270,8 @@ impl Owner {
         if leading.mailbox_is_full(&agent) {
             return reply_to.refuse(overloaded("as many messages wait for the agent as may"));
         }
-        let waiters = Waiters { digest, replies: vec![reply_to], ..Waiters::default() };
+        let mut waiters = Waiters::of(&agent, digest, Acceptance::None);
+        waiters.replies.push(reply_to);
         leading.waiters.insert(message_id, waiters);
         let bytes = request.len();
         let message = Message { message_id, method, request, digest, deadline, chain, bytes, send: None };
@@ -291,8 +298,7 @@ impl Owner {
             return self.give_up(agent, turn, send.is_some());
         }
         let acceptance = if send.is_some() { Acceptance::Stands } else { Acceptance::None };
-        let waiters = Waiters { digest: turn.digest, acceptance, ..Waiters::default() };
-        leading.waiters.insert(turn.message_id, waiters);
+        leading.waiters.insert(turn.message_id, Waiters::of(&agent, turn.digest, acceptance));
         leading.agents.insert(agent.clone(), AgentState::default());
         leading.messages += 1;
         leading.message_bytes += turn.request.len();
@@ -343,6 +349,14 @@ pub(super) fn result_of(reply: TurnReply) -> Result<Bytes, CallError> {
         TurnReply::Response(response) => Ok(response),
         TurnReply::Refused(error) => Err(error.into()),
         TurnReply::Failed { reason, message } => Err(GridError::new(reason, message).into()),
+    }
+}
+
+/// Whether a message of a known id was accepted, as far as its sender has to know.
+fn is_accepted(purpose: &Purpose, reply: &TurnReply) -> bool {
+    match purpose {
+        Purpose::Send(sending) => sending.sender.is_some() || matches!(reply, TurnReply::Response(_)),
+        Purpose::Call | Purpose::Attach | Purpose::Probe(_) => false,
     }
 }
 

@@ -13,7 +13,7 @@ use afdg_region_machine::{
     op::{CommitTurn, FailAttempt, SettleDeadLetter, SettleSends},
     table::{fence::Fence, inbox::AcceptedSend, mailbox::RecordedTurn, outbox::OutgoingSend},
 };
-use afdg_types::{AgentRef, MessageId};
+use afdg_types::{AgentRef, MessageId, Slot};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use tokio::{sync::oneshot, task::AbortHandle, time::Instant};
@@ -85,8 +85,9 @@ impl Drop for Running {
 }
 
 /// Who waits for the message of an id.
-#[derive(Default)]
 pub struct Waiters {
+    /// Of the agent that the message is for.
+    pub slot: Slot,
     pub digest: u128,
     /// Those who want to know how its turn ended.
     pub replies: Vec<ReplyTo>,
@@ -95,11 +96,16 @@ pub struct Waiters {
     pub acceptance: Acceptance,
 }
 
+impl Waiters {
+    pub fn of(agent: &AgentRef, digest: u128, acceptance: Acceptance) -> Self {
+        Self { slot: Slot::of(agent), digest, replies: Vec::new(), senders: Vec::new(), acceptance }
+    }
+}
+
 /// How far a message is on its way into the inbox.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acceptance {
     /// It does not go there: somebody waits for its answer.
-    #[default]
     None,
     /// It goes with the next entry.
     Pending,

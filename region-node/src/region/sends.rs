@@ -64,7 +64,7 @@ impl Owner {
         {
             return reply_to.refuse(overloaded("as many sends wait in the region as may"));
         }
-        leading.enter_inbox(message_id, digest, bytes, Acceptance::Pending);
+        leading.enter_inbox(&agent, message_id, digest, bytes, Acceptance::Pending);
         if planted(Bug::AcceptBeforeCommit) {
             reply_to.accepted();
         } else if let Some(waiters) = leading.waiters.get_mut(&message_id) {
@@ -181,7 +181,13 @@ impl Owner {
         let Some(leading) = self.leading.as_mut() else { return };
         match outcome {
             OpOutcome::AcceptedAgain { send } => {
-                leading.enter_inbox(send.message_id, send.digest, send.request.len(), Acceptance::Stands);
+                leading.enter_inbox(
+                    &agent,
+                    send.message_id,
+                    send.digest,
+                    send.request.len(),
+                    Acceptance::Stands,
+                );
                 leading.due.insert((send.due_ms, send.message_id));
             }
             OpOutcome::SentAgain { to, number } => self.send_lies_in_outbox((agent, to), number),
@@ -198,18 +204,17 @@ impl Owner {
         let now_ms = self.here.world.clock.now_ms();
         let Some(leading) = self.leading.as_mut() else { return };
         let mut states = HashMap::new();
-        for (_, send) in &sends {
-            leading.enter_inbox(send.message_id, send.digest, send.request.len(), Acceptance::Stands);
+        for (agent, send) in &sends {
+            let bytes = send.request.len();
+            leading.enter_inbox(agent, send.message_id, send.digest, bytes, Acceptance::Stands);
             states.insert(send.message_id, state_of(send));
         }
-        let mut running = Vec::new();
         for (agent, turn) in recorded {
-            running.push(turn.message_id);
             let send = states.remove(&turn.message_id);
             self.run_again(agent, turn, send);
         }
         for (agent, send) in sends {
-            if running.contains(&send.message_id) {
+            if states.remove(&send.message_id).is_none() {
                 continue;
             }
             let Some(leading) = self.leading.as_mut() else { return };
@@ -228,10 +233,17 @@ impl Owner {
 }
 
 impl Leading {
-    fn enter_inbox(&mut self, id: MessageId, digest: u128, bytes: usize, acceptance: Acceptance) {
+    fn enter_inbox(
+        &mut self,
+        agent: &AgentRef,
+        id: MessageId,
+        digest: u128,
+        bytes: usize,
+        acceptance: Acceptance,
+    ) {
         self.inbox_messages += 1;
         self.inbox_bytes += bytes;
-        self.waiters.insert(id, Waiters { digest, acceptance, ..Waiters::default() });
+        self.waiters.insert(id, Waiters::of(agent, digest, acceptance));
     }
 
     /// Counts a send out whose turn is committed; before its waiters are answered.

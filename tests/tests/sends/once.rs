@@ -92,3 +92,25 @@ async fn what_was_accepted_outlasts_a_restart_of_every_node() -> Result<()> {
     mail.grid.stop().await;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_for_a_message_is_told_what_is_so() -> Result<()> {
+    let mail = Mail::open(1).await?;
+    let sent = mail.send("e", letter(1), "k1", 0).await?;
+    assert_eq!(mail.attach("e", &sent, 10_000).await?.letters, 1);
+    // Another agent has no such message, though it lives in the same region.
+    assert_eq!(reason(&mail.attach("f", &sent, 10_000).await.unwrap_err()), "NOT_FOUND");
+    let held_back = mail.send("e", letter(2), "k2", 60_000).await?;
+    assert_eq!(reason(&mail.attach("f", &held_back, 10_000).await.unwrap_err()), "NOT_FOUND");
+    let waiting = mail.attach("e", &held_back, 2_000).await.unwrap_err();
+    assert_eq!(reason(&waiting), "DEADLINE_EXCEEDED");
+    assert!(waiting.message().contains("has not ended in this time"), "{waiting:?}");
+
+    // A message that was refused for good is not said to be accepted when it is sent again.
+    let refused = afdg_tests::mail::v1::Letter { refused_until_ms: u64::MAX, ..addressed("e", 3) };
+    let call = mail.client.call_once::<_, Received>("/mail.v1.Box/Receive", refused.clone(), "k3").await;
+    assert_eq!(reason(&call.unwrap_err()), "NOT_NOW");
+    assert_eq!(reason(&mail.send("e", refused, "k3", 0).await.unwrap_err()), "NOT_NOW");
+    mail.grid.stop().await;
+    Ok(())
+}

@@ -72,6 +72,19 @@ pub(crate) fn delete(rows: &mut dyn RowsMut, place: &Place, id: MessageId) {
     rows.delete(place.key());
 }
 
+/// How many of the agent's sends wait, up to `limit`, and when the first of those is due.
+pub fn of_agent(rows: &dyn Rows, agent: &AgentRef, limit: usize) -> Result<(usize, u64), RowsError> {
+    let from = put_numbered(INBOX, agent, 0);
+    let to = put_numbered(INBOX, agent, u64::MAX);
+    let mut first_due_ms = u64::MAX;
+    let found = rows.scan(&from, Some(&to), limit)?;
+    for (_, value) in &found {
+        let send: AcceptedSend = decode_value("accepted send", value)?;
+        first_due_ms = first_due_ms.min(send.due_ms);
+    }
+    Ok((found.len(), if found.is_empty() { 0 } else { first_due_ms }))
+}
+
 /// All sends that wait, for a new leader: agent by agent, each one's in order.
 pub fn all(rows: &dyn Rows) -> Result<Vec<(AgentRef, AcceptedSend)>, RowsError> {
     rows.scan(&[INBOX], Some(&[INBOX + 1]), usize::MAX)?
