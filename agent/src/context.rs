@@ -44,6 +44,7 @@ pub struct Context {
     agent: AgentRef,
     method: String,
     message_id: MessageId,
+    parent: MessageId,
     now_ms: u64,
     random: u64,
     read_only: bool,
@@ -61,6 +62,7 @@ impl Context {
             agent: turn.agent.clone(),
             method: turn.method.clone(),
             message_id: turn.message_id,
+            parent: turn.parent,
             now_ms: turn.now_ms,
             random: turn.seed,
             read_only: turn.read_only,
@@ -190,7 +192,7 @@ impl Context {
             let text = format!("the turn sends more than {TURN_EFFECT_BYTES_MAX} bytes of messages");
             return Err(CallError::Agent(self.fail(TurnFailure::TooLarge(text))));
         }
-        Ok(MessageId::derived(self.message_id, ordinal))
+        Ok(MessageId::of_send(self.parent, ordinal))
     }
 
     /// The first of `count` ordinals in a row, given out before any of the calls starts; none once the

@@ -88,6 +88,8 @@ pub struct Turn {
     pub agent: AgentRef,
     pub method: String,
     pub message_id: MessageId,
+    /// What the ids of the turn's calls and sends follow from: the message's id, until a turn of it has refused.
+    pub parent: MessageId,
     pub request: Bytes,
     /// The turn's time, milliseconds since the Unix epoch.
     pub now_ms: u64,

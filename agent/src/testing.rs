@@ -189,7 +189,16 @@ impl TestGrid {
             let rows = state.agents.get(&agent).cloned().unwrap_or_default();
             (state.now_ms, state.seed ^ low_half(message_id), rows)
         };
-        let turn = Turn { agent: agent.clone(), method, message_id, request, now_ms, seed, read_only };
+        let turn = Turn {
+            agent: agent.clone(),
+            method,
+            message_id,
+            parent: message_id,
+            request,
+            now_ms,
+            seed,
+            read_only,
+        };
         let caller = Caller { grid: self.clone(), message_id, chain, one_call: Default::default() };
         let view = Arc::new(TestView { rows, caller: Some(caller) });
         let output = self.host.run(turn, view).await;
@@ -203,7 +212,7 @@ impl TestGrid {
             state.sent += 1;
             let place = (now_ms.saturating_add(delay_ms), state.sent);
             let target = Target { agent, method, request };
-            state.sends.insert(place, (MessageId::derived(message_id, ordinal), target));
+            state.sends.insert(place, (MessageId::of_send(message_id, ordinal), target));
         }
         Ok(response)
     }

@@ -45,6 +45,7 @@ fn turn(method: &str, read_only: bool) -> Turn {
         agent: AgentRef::new("test.v1.Agent", "a").unwrap(),
         method: method.to_owned(),
         message_id: MessageId::from_router(1, 1),
+        parent: MessageId::from_router(1, 1),
         request: Bytes::new(),
         now_ms: 1_700_000_000_123,
         seed: 42,

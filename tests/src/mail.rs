@@ -59,7 +59,7 @@ impl BoxAgent for MailBox {
                 message_ids.push(ctx.send_after(delay, BoxCalls::receive(to, letter))?.to_string());
             }
         }
-        match request.refuse {
+        match request.refuse || ctx.now_ms() < request.spread_refused_until_ms {
             true => Err(AgentError::refused("AFTER_ALL_NOT", "nothing is sent after all")),
             false => Ok(Spread { message_ids }),
         }

@@ -70,6 +70,8 @@ pub const REGION_INBOX_MESSAGES_MAX: usize = 262_144;
 pub const REGION_INBOX_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Sends of one region's turns on their way to their receivers; past it the region takes no new messages.
 pub const REGION_OUTBOX_MESSAGES_MAX: usize = 262_144;
+/// Request bytes of those; past it the region takes no new messages.
+pub const REGION_OUTBOX_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Pairs of sender and receiver between which one region delivers sends at the same time.
 pub const REGION_LANES_MAX: usize = 256;
 /// Sends of one pair of sender and receiver that are on their way at the same time.

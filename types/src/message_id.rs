@@ -27,6 +27,8 @@ pub enum MessageIdKind {
 const VERSION_ROUTER: u8 = 0x70;
 const VERSION_HASHED: u8 = 0x80;
 const VARIANT_ROUTER_OR_KEYED: u8 = 0x80;
+/// Tells sends from calls; a turn makes fewer of either.
+const SEND_BIT: u32 = 1 << 31;
 /// Hashed ids use one bit of the hash to tell keyed from derived.
 const DERIVED_BIT: u8 = 0x20;
 
@@ -57,6 +59,12 @@ impl MessageId {
         input[..16].copy_from_slice(&parent.0);
         input[16..].copy_from_slice(&ordinal.to_be_bytes());
         Self::hashed(xxh3_128(&input), DERIVED_BIT)
+    }
+
+    /// The id of the send with that place among the calls and sends of the turn of message `parent`. Another
+    /// than a call's of the same place: a turn that is run again may go another way.
+    pub fn of_send(parent: MessageId, ordinal: u32) -> Self {
+        Self::derived(parent, ordinal | SEND_BIT)
     }
 
     fn hashed(hash: u128, derived: u8) -> Self {
@@ -163,6 +171,7 @@ mod tests {
             assert_eq!(MessageId::from_bytes(id.as_bytes()), Ok(id));
         }
         assert_ne!(MessageId::derived(router, 0), MessageId::derived(router, 1));
+        assert_ne!(MessageId::derived(router, 0), MessageId::of_send(router, 0));
     }
 
     #[test]
@@ -171,6 +180,7 @@ mod tests {
         let keyed = MessageId::from_idempotency_key(&agent, "order-1");
         assert_eq!(keyed.to_string(), "a53817a3-8c29-8a5d-935d-c454a3c69ce9");
         assert_eq!(MessageId::derived(keyed, 7).to_string(), "47ba93dc-810c-8390-a713-5998c0732bad");
+        assert_eq!(MessageId::of_send(keyed, 7), MessageId::derived(keyed, 0x8000_0007));
     }
 
     #[test]

@@ -104,6 +104,7 @@ impl RegionMachine {
             | OpOutcome::Accepted
             | OpOutcome::AcceptedAgain { .. }
             | OpOutcome::SentAgain { .. }
+            | OpOutcome::LetterIsOver { .. }
             | OpOutcome::Done { .. } => {}
         }
         Ok(outcome)

@@ -53,6 +53,7 @@ fn turn(method: impl ToString) -> Turn {
         agent: agent("alice"),
         method: method.to_string(),
         message_id: MessageId::from_router(1, 1),
+        parent: MessageId::from_router(1, 1),
         request: Bytes::from_static(b"request"),
         now_ms: 1,
         seed: 1,

@@ -2,12 +2,12 @@
 
 use super::{
     admission::Admission,
-    leading::{Acceptance, AgentState, Leading, Message, Pending, PendingTurn, SendState, Waiters},
+    leading::{Acceptance, AgentState, Leading, Message, Pending, PendingTurn, SendState, Waiter, Waiters},
     owner::{Owner, overloaded},
 };
 use crate::executor::calls;
 use afdg_region_machine::{
-    op::{CommitTurn, KeepId},
+    op::{CommitTurn, FailAttempt, KeepId, Next},
     table::{
         mailbox::RecordedTurn,
         replies::{self, Reply, TurnReply},
@@ -15,6 +15,7 @@ use afdg_region_machine::{
 };
 use afdg_types::{AgentRef, CallError, GridError, MessageId, MessageIdKind, Purpose, Reason, Slot, limits};
 use bytes::Bytes;
+use tokio::time::Instant;
 
 /// Callers that may wait for the answer to one message.
 const WAITERS_MAX: usize = 64;
@@ -62,7 +63,11 @@ impl Owner {
         if self.storage_behind && admission.chain.is_empty() {
             return Err(overloaded("the node's checkpoints are behind"));
         }
-        if leading.outbox_messages >= limits::REGION_OUTBOX_MESSAGES_MAX && admission.chain.is_empty() {
+        let outbox_is_full = leading.outbox_messages >= limits::REGION_OUTBOX_MESSAGES_MAX
+            || leading.outbox_bytes >= limits::REGION_OUTBOX_BYTES_MAX;
+        // What agents have sent gets in all the same: the outbox may be this region's own.
+        let is_sent = matches!(&admission.purpose, Purpose::Send(sending) if sending.sender.is_some());
+        if outbox_is_full && admission.chain.is_empty() && !is_sent {
             return Err(overloaded("the region has as many sends on their way as it takes"));
         }
         if let Some(error) = calls::refuse(&admission.chain, &admission.agent) {
@@ -175,18 +180,20 @@ impl Owner {
         let differs = |known: u128| digest.filter(|digest| *digest != known);
         let slot = Slot::of(&admission.agent);
         let leading = self.leading.as_mut()?;
-        if let Some(waiters) = leading.waiters.get_mut(&id).filter(|waiters| waiters.slot == slot) {
+        if let Some(waiters) =
+            leading.waiters.get_mut(&id).filter(|waiters| digest.is_some() || waiters.slot == slot)
+        {
             if let Some(digest) = differs(waiters.digest) {
                 let error = id_reused(&admission, waiters.digest, digest);
                 admission.reply_to.refuse(error);
             } else if is_send && waiters.acceptance == Acceptance::Stands {
                 admission.reply_to.accepted();
-            } else if waiters.replies.len() + waiters.senders.len() >= WAITERS_MAX {
+            } else if waiters.let_go_of_the_late(Instant::now()) >= WAITERS_MAX {
                 admission.reply_to.refuse(overloaded("as many callers wait for this message as may"));
             } else if is_send {
                 waiters.senders.push(admission.reply_to);
             } else {
-                waiters.replies.push(admission.reply_to);
+                waiters.replies.push(Waiter { reply_to: admission.reply_to, deadline: admission.deadline });
             }
             return None;
         }
@@ -271,7 +278,7 @@ impl Owner {
             return reply_to.refuse(overloaded("as many messages wait for the agent as may"));
         }
         let mut waiters = Waiters::of(&agent, digest, Acceptance::None);
-        waiters.replies.push(reply_to);
+        waiters.replies.push(Waiter { reply_to, deadline });
         leading.waiters.insert(message_id, waiters);
         let bytes = request.len();
         let message = Message { message_id, method, request, digest, deadline, chain, bytes, send: None };
@@ -295,11 +302,11 @@ impl Owner {
         let age_ms = self.here.world.clock.now_ms().saturating_sub(turn.now_ms);
         if age_ms + 2 * limits::CLOCK_SKEW_MS_MAX > limits::RECORDED_TURN_MS_MAX {
             tracing::error!(%agent, id = %turn.message_id, age_ms, "a recorded turn is too old to be run again");
-            return self.give_up(agent, turn, send.is_some());
+            return self.give_up(agent, turn, send);
         }
         let acceptance = if send.is_some() { Acceptance::Stands } else { Acceptance::None };
         leading.waiters.insert(turn.message_id, Waiters::of(&agent, turn.digest, acceptance));
-        leading.agents.insert(agent.clone(), AgentState::default());
+        leading.agents.entry(agent.clone()).or_insert_with(AgentState::default);
         leading.messages += 1;
         leading.message_bytes += turn.request.len();
         self.start_recorded(agent, turn, send);
@@ -308,10 +315,21 @@ impl Owner {
 
 impl Owner {
     /// Ends a recorded turn that may not be run again: what it did to others stays, its own effects are lost.
-    fn give_up(&mut self, agent: AgentRef, turn: RecordedTurn, accepted: bool) {
+    fn give_up(&mut self, agent: AgentRef, turn: RecordedTurn, send: Option<SendState>) {
         let expires_at_s = self.kept_until_s(turn.message_id);
+        let now_ms = self.here.world.clock.now_ms();
         let Some(leading) = self.leading.as_mut() else { return };
         let message = "the turn was not finished within a day; what it did to other agents stays".to_owned();
+        leading.messages += 1;
+        leading.agents.entry(agent.clone()).or_default().uncommitted += 1;
+        if send.is_some() {
+            leading.message_bytes += turn.request.len();
+            let failure = TurnReply::Failed { reason: Reason::OutcomeUnknown, message };
+            let next = Next::GiveUp { expires_at_s };
+            let op = FailAttempt { agent, message_id: turn.message_id, failure, next, now_ms };
+            leading.pending.push_back(Pending::Fail { op, message_bytes: turn.request.len() });
+            return;
+        }
         let effects = CommitTurn {
             agent: agent.clone(),
             message_id: turn.message_id,
@@ -323,10 +341,8 @@ impl Owner {
         };
         let number = leading.next_turn;
         leading.next_turn += 1;
-        leading.messages += 1;
-        leading.agents.entry(agent).or_default().uncommitted += 1;
         let sends = Vec::new();
-        let turn = PendingTurn { number, effects, accepted, sends, bytes: 0, message_bytes: 0 };
+        let turn = PendingTurn { number, effects, accepted: false, sends, bytes: 0, message_bytes: 0 };
         leading.pending.push_back(Pending::Turn(turn));
     }
 }
@@ -334,7 +350,7 @@ impl Owner {
 impl Leading {
     pub(super) fn mailbox_is_full(&self, agent: &AgentRef) -> bool {
         let state = self.agents.get(agent);
-        state.is_some_and(|state| state.waiting() >= limits::AGENT_MAILBOX_MESSAGES_MAX)
+        state.is_some_and(|state| state.queue.len() >= limits::AGENT_MAILBOX_MESSAGES_MAX)
     }
 
     /// Whether a message of that id is under way here.

@@ -61,9 +61,12 @@ impl Owner {
                 self.attempt_failed(op, message_bytes);
                 Ok(())
             }
-            (Pending::Settle(_), OpOutcome::Done { .. }) => Ok(()),
+            (Pending::Settle { lane, .. }, OpOutcome::Done { .. }) => {
+                self.lane_settled(lane);
+                Ok(())
+            }
             (Pending::SettleLetter { op, settled }, outcome) => {
-                self.letter_settled(op.agent, outcome);
+                self.letter_settled(op, outcome);
                 let _ = settled.send(());
                 Ok(())
             }
@@ -119,6 +122,12 @@ impl Owner {
     pub(super) fn keep_house(&mut self) {
         let now_s = self.here.world.clock.now_ms() / 1_000;
         self.storage_behind = self.replica.storage_is_behind();
+        if let Some(leading) = self.leading.as_mut() {
+            let now = tokio::time::Instant::now();
+            leading.waiters.values_mut().for_each(|waiters| {
+                waiters.let_go_of_the_late(now);
+            });
+        }
         let rows = self.replica.rows();
         let Some(leading) = self.leading.as_mut().filter(|leading| leading.ready) else { return };
         let checked = (|| {

@@ -18,12 +18,15 @@ use afdg_region_machine::{
     },
 };
 use afdg_router::{OutgoingMessage, Router};
-use afdg_types::{AgentRef, CallError, MessageId, Purpose, Reason, Retry, Rows, RowsError, Sending, limits};
+use afdg_runtime::OnEnd;
+use afdg_types::{
+    AgentRef, CallError, GridError, MessageId, Purpose, Reason, Retry, Rows, RowsError, Sending, limits,
+};
 use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// How long one attempt to deliver looks for the receiver's region.
-const DELIVERY_MS_MAX: u64 = 10_000;
+const DELIVERY_MS_MAX: u64 = 3_000;
 
 /// Longest pause before a lane is tried again whose receiver's region had no room or no leader.
 const PAUSE_MS_MAX: u64 = 1_000;
@@ -40,21 +43,22 @@ impl Owner {
     /// A turn's sends are committed: they may leave.
     pub(super) fn sends_committed(&mut self, sender: &AgentRef, sends: Vec<OutgoingSend>, first: u64) {
         for (number, send) in (first..).zip(sends) {
-            self.send_lies_in_outbox((sender.clone(), send.to), number);
+            self.send_lies_in_outbox((sender.clone(), send.to), number, send.request.len());
         }
     }
 
     /// A new leader's start: takes over what lies in the outbox.
-    pub(super) fn take_over_outbox(&mut self, sends: Vec<(AgentRef, AgentRef, u64)>) {
-        for (sender, to, number) in sends {
-            self.send_lies_in_outbox((sender, to), number);
+    pub(super) fn take_over_outbox(&mut self, sends: Vec<outbox::Lying>) {
+        for outbox::Lying { sender, to, number, bytes } in sends {
+            self.send_lies_in_outbox((sender, to), number, bytes);
         }
     }
 
-    pub(super) fn send_lies_in_outbox(&mut self, key: LaneKey, number: u64) {
+    pub(super) fn send_lies_in_outbox(&mut self, key: LaneKey, number: u64, bytes: usize) {
         let Some(leading) = self.leading.as_mut() else { return };
-        leading.lanes.entry(key.clone()).or_default().numbers.push_back(number);
+        leading.lanes.entry(key.clone()).or_default().numbers.push_back((number, bytes));
         leading.outbox_messages += 1;
+        leading.outbox_bytes += bytes;
         leading.lanes_wanted.push(key);
     }
 
@@ -78,11 +82,14 @@ impl Owner {
             let Some(lane) = leading.lanes.get_mut(&key) else { continue };
             lane.state = LaneState::Delivering;
             leading.lanes_delivering += 1;
-            let numbers = lane.numbers.iter().take(limits::LANE_IN_FLIGHT_MESSAGES_MAX).copied().collect();
+            // Where the last attempt failed one message shows whether the next would do better.
+            let count = if lane.failures > 0 { 1 } else { limits::LANE_IN_FLIGHT_MESSAGES_MAX };
+            let numbers = lane.numbers.iter().take(count).map(|(number, _)| *number).collect();
+            let now_ms = self.here.world.clock.now_ms();
             let (rows, router) = (Arc::clone(self.replica.rows()), Arc::clone(&self.here.router));
             let (events, leadership) = (self.events.clone(), leading.leadership);
-            tokio::spawn(async move {
-                let delivery = deliver(rows.as_ref(), &router, &key, numbers).await;
+            self.here.tasks.spawn("deliver", OnEnd::PanicStopsServer, async move {
+                let delivery = deliver(rows.as_ref(), &router, &key, numbers, now_ms).await;
                 let _ = events.send(Event::Delivered { leadership, lane: key, delivery });
             });
         }
@@ -109,12 +116,13 @@ impl Owner {
         {
             lane.failures += 1;
             lane.attempts += u32::from(stays_the_same(&error));
-            let too_old = sent_ms.saturating_add(limits::SEND_DELIVERY_MS_MAX) < now_ms;
+            let too_old = is_too_old(sent_ms, now_ms);
             if too_old || lane.attempts >= limits::SEND_ATTEMPTS_MAX {
                 tracing::warn!(sender = %key.0, receiver = %key.1, %error, "a send is a dead letter");
                 given_up = Some(GivenUp { number, attempts: lane.attempts, failure: failure_of(error) });
                 settled.insert(number);
                 (lane.attempts, lane.failures) = (0, 0);
+                lane.state = LaneState::Settling;
             } else {
                 // Room, or a leader, is there again sooner than what is refused is let in.
                 let longest = if stays_the_same(&error) { u64::MAX } else { PAUSE_MS_MAX };
@@ -123,11 +131,27 @@ impl Owner {
                 leading.lanes_due.insert((now_ms + pause_ms, key.clone()));
             }
         }
-        lane.numbers.retain(|number| !settled.contains(number));
+        let mut bytes = 0;
+        lane.numbers.retain(|(number, of_this)| {
+            let is_settled = settled.contains(number);
+            bytes += if is_settled { *of_this } else { 0 };
+            !is_settled
+        });
         leading.outbox_messages = leading.outbox_messages.saturating_sub(settled.len());
+        leading.outbox_bytes = leading.outbox_bytes.saturating_sub(bytes);
         if !settled.is_empty() {
-            let settle = SettleSends { sender: key.0.clone(), accepted, given_up, now_ms };
-            leading.pending.push_back(Pending::Settle(settle));
+            let lane = given_up.is_some().then(|| key.clone());
+            let op = SettleSends { sender: key.0.clone(), accepted, given_up, now_ms };
+            leading.pending.push_back(Pending::Settle { op, lane });
+        }
+        leading.lanes_wanted.push(key);
+    }
+
+    /// What a lane has given up is committed: what comes behind it may not be taken before that.
+    pub(super) fn lane_settled(&mut self, key: Option<LaneKey>) {
+        let (Some(leading), Some(key)) = (self.leading.as_mut(), key) else { return };
+        if let Some(lane) = leading.lanes.get_mut(&key) {
+            lane.state = LaneState::Idle;
         }
         leading.lanes_wanted.push(key);
     }
@@ -151,17 +175,26 @@ async fn deliver(
     router: &Router,
     (sender, to): &LaneKey,
     numbers: Vec<u64>,
+    now_ms: u64,
 ) -> Result<Delivery, RowsError> {
     let deadline = Instant::now() + Duration::from_millis(DELIVERY_MS_MAX);
     let (mut messages, mut bytes) = (Vec::new(), 0);
     let mut delivery = Delivery { accepted: Vec::new(), failed: None };
     let mut after: Option<MessageId> = None;
+    let mut too_old = None;
     for number in numbers {
         // A message that is not there any more was accepted.
         let Some(send) = outbox::get(rows, sender, number)? else {
             delivery.accepted.push(number);
             continue;
         };
+        // It may have been taken, had its turn, and been forgotten there.
+        if is_too_old(send.sent_ms, now_ms) {
+            let text = "the message was not known to be accepted within a day, and may have been";
+            let error = GridError::new(Reason::OutcomeUnknown, text);
+            too_old = Some((number, send.sent_ms, error.into()));
+            break;
+        }
         bytes += send.request.len();
         let sending = Sending { sender: Some(sender.clone()), due_ms: send.due_ms, after };
         after = Some(send.message_id);
@@ -186,11 +219,17 @@ async fn deliver(
             Ok(_) => delivery.accepted.push(number),
             Err(error) => {
                 delivery.failed = Some((number, sent_ms, error));
-                break;
+                return Ok(delivery);
             }
         }
     }
+    delivery.failed = too_old;
     Ok(delivery)
+}
+
+/// Whether a receiver may have forgotten that it took the message, be the clocks as they may.
+fn is_too_old(sent_ms: u64, now_ms: u64) -> bool {
+    sent_ms + limits::SEND_DELIVERY_MS_MAX < now_ms + 2 * limits::CLOCK_SKEW_MS_MAX
 }
 
 fn reason_of(error: &CallError) -> Option<Reason> {

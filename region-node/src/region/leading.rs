@@ -90,13 +90,25 @@ pub struct Waiters {
     pub slot: Slot,
     pub digest: u128,
     /// Those who want to know how its turn ended.
-    pub replies: Vec<ReplyTo>,
+    pub replies: Vec<Waiter>,
     /// Those who want to know that it was accepted.
     pub senders: Vec<ReplyTo>,
     pub acceptance: Acceptance,
 }
 
+/// Somebody who waits, and until when; none if for as long as it takes.
+pub struct Waiter {
+    pub reply_to: ReplyTo,
+    pub deadline: Option<Instant>,
+}
+
 impl Waiters {
+    /// Forgets those who have given up by now; how many there are.
+    pub fn let_go_of_the_late(&mut self, now: Instant) -> usize {
+        self.replies.retain(|waiter| waiter.deadline.is_none_or(|deadline| deadline > now));
+        self.replies.len() + self.senders.len()
+    }
+
     pub fn of(agent: &AgentRef, digest: u128, acceptance: Acceptance) -> Self {
         Self { slot: Slot::of(agent), digest, replies: Vec::new(), senders: Vec::new(), acceptance }
     }
@@ -118,11 +130,28 @@ pub enum Acceptance {
 /// One operation on its way into an entry, and what is to be done once it is committed.
 pub enum Pending {
     Turn(PendingTurn),
-    Accept { agent: AgentRef, send: AcceptedSend },
-    Fail { op: FailAttempt, message_bytes: usize },
-    Settle(SettleSends),
-    SettleLetter { op: SettleDeadLetter, settled: oneshot::Sender<()> },
-    Record { agent: AgentRef, turn: RecordedTurn, recorded: oneshot::Sender<()> },
+    Accept {
+        agent: AgentRef,
+        send: AcceptedSend,
+    },
+    Fail {
+        op: FailAttempt,
+        message_bytes: usize,
+    },
+    /// A lane that has given something up goes on once that is committed.
+    Settle {
+        op: SettleSends,
+        lane: Option<LaneKey>,
+    },
+    SettleLetter {
+        op: SettleDeadLetter,
+        settled: oneshot::Sender<()>,
+    },
+    Record {
+        agent: AgentRef,
+        turn: RecordedTurn,
+        recorded: oneshot::Sender<()>,
+    },
     KeepId(afdg_region_machine::op::KeepId),
     ForgetIds(afdg_region_machine::op::ForgetIds),
     CollectGarbage,
@@ -145,8 +174,8 @@ pub type LaneKey = (AgentRef, AgentRef);
 /// What is on its way from one agent to another.
 #[derive(Default)]
 pub struct Lane {
-    /// Numbers in the outbox.
-    pub numbers: VecDeque<u64>,
+    /// Numbers in the outbox, with the bytes of their requests.
+    pub numbers: VecDeque<(u64, usize)>,
     /// Attempts to deliver the first of them that were refused.
     pub attempts: u32,
     /// Attempts in a row that failed, whatever the reason.
@@ -161,6 +190,8 @@ pub enum LaneState {
     /// It waits for a place among those that are delivered.
     Queued,
     Delivering,
+    /// It waits until it is committed that its first message was given up.
+    Settling,
     /// It waits for its next attempt.
     Paused,
 }
@@ -188,7 +219,10 @@ pub struct Leading {
     pub message_bytes: usize,
     /// Accepted sends that are held back or wait for their next attempt, by when that is, milliseconds
     /// since the Unix epoch.
-    pub due: BTreeSet<(u64, MessageId)>,
+    ///
+    /// Those that are due at the same time have their turns in the order in which they were accepted.
+    pub due: BTreeSet<(u64, u64, MessageId)>,
+    pub due_counted: u64,
     /// Accepted sends whose turn is not committed.
     pub inbox_messages: usize,
     pub inbox_bytes: usize,
@@ -202,6 +236,7 @@ pub struct Leading {
     pub lanes_wanted: Vec<LaneKey>,
     /// Sends in the outbox.
     pub outbox_messages: usize,
+    pub outbox_bytes: usize,
     /// Read-only messages that wait for word that this replica still leads.
     pub reads: Vec<Admission>,
     pub reads_checking: bool,
@@ -227,6 +262,7 @@ impl Leading {
             messages: 0,
             message_bytes: 0,
             due: BTreeSet::new(),
+            due_counted: 0,
             inbox_messages: 0,
             inbox_bytes: 0,
             lanes: HashMap::new(),
@@ -235,6 +271,7 @@ impl Leading {
             lanes_delivering: 0,
             lanes_wanted: Vec::new(),
             outbox_messages: 0,
+            outbox_bytes: 0,
             reads: Vec::new(),
             reads_checking: false,
             forgetting: false,
@@ -250,9 +287,15 @@ impl Leading {
     /// Answers everybody who waits for `id`: whose turn has ended, or that will have none.
     pub fn answer(&mut self, id: MessageId, result: &Result<Bytes, afdg_types::CallError>) {
         let Some(waiters) = self.waiters.remove(&id) else { return };
-        waiters.senders.into_iter().for_each(ReplyTo::accepted);
-        for reply_to in waiters.replies {
-            reply_to.reply(result.clone());
+        for waiter in waiters.replies {
+            waiter.reply_to.reply(result.clone());
+        }
+        // A send that joined a call which has failed was not accepted.
+        for reply_to in waiters.senders {
+            match result {
+                Ok(_) => reply_to.accepted(),
+                Err(error) => reply_to.reply(Err(error.clone())),
+            }
         }
     }
 }

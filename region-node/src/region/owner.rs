@@ -83,8 +83,7 @@ pub struct Backlog {
     /// Turns that may have touched others.
     recorded: Vec<(AgentRef, RecordedTurn)>,
     inbox: Vec<(AgentRef, AcceptedSend)>,
-    /// Senders, receivers and numbers.
-    outbox: Vec<(AgentRef, AgentRef, u64)>,
+    outbox: Vec<outbox::Lying>,
 }
 
 impl Backlog {
@@ -331,9 +330,7 @@ impl Owner {
             Event::Delivered { leadership, lane, delivery } => self.delivered(leadership, lane, delivery),
             Event::SettleLetter { op, settled } => {
                 // Whoever waits hears that nothing was done if this replica does not lead.
-                if let Some(leading) = self.leading.as_mut().filter(|leading| leading.ready) {
-                    leading.pending.push_back(Pending::SettleLetter { op, settled });
-                }
+                self.settle_letter(op, settled);
             }
             Event::ReadsChecked { leadership, reads, result } => {
                 self.reads_checked(leadership, reads, result)
@@ -442,7 +439,8 @@ impl Owner {
         let hint = self.leader_hint();
         for (id, waiters) in std::mem::take(&mut leading.waiters) {
             let proposed = waiters.acceptance == Acceptance::Proposed;
-            for reply_to in waiters.replies.into_iter().chain(waiters.senders) {
+            let replies = waiters.replies.into_iter().map(|waiter| waiter.reply_to);
+            for reply_to in replies.chain(waiters.senders) {
                 if never_run.contains(&id) && !proposed {
                     reply_to.refuse_not_leader(GridError::new(Reason::NotLeader, why), hint);
                 } else {

@@ -94,7 +94,7 @@ fn take_for_entry(
                 64 + agent.as_str().len() + send.method.len() + send.request.len() + sender
             }
             Pending::Fail { op, .. } => 1_024 + op.agent.as_str().len(),
-            Pending::Settle(op) => 1_024 + op.accepted.len() * 10,
+            Pending::Settle { op, .. } => 1_024 + op.accepted.len() * 10,
             Pending::SettleLetter { .. } => 1_024,
             Pending::Record { agent, turn, .. } => {
                 let chain = turn.chain.iter().map(|waiting| waiting.as_str().len());
@@ -121,7 +121,7 @@ fn op_of(pending: &Pending) -> Op {
             Op::AcceptSend(AcceptSend { agent: agent.clone(), send: send.clone() })
         }
         Pending::Fail { op, .. } => Op::FailAttempt(op.clone()),
-        Pending::Settle(op) => Op::SettleSends(op.clone()),
+        Pending::Settle { op, .. } => Op::SettleSends(op.clone()),
         Pending::SettleLetter { op, .. } => Op::SettleDeadLetter(op.clone()),
         Pending::Record { agent, turn, .. } => {
             Op::RecordTurn(RecordTurn { agent: agent.clone(), turn: turn.clone() })

@@ -87,6 +87,7 @@ impl Owner {
             agent: read.agent.clone(),
             method: read.method.clone(),
             message_id: read.message_id,
+            parent: read.message_id,
             request: read.request.clone(),
             now_ms: self.here.world.clock.now_ms(),
             seed: self.here.world.entropy.random_u64(),

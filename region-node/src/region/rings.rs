@@ -120,8 +120,8 @@ impl Owner {
             reply: TurnReply::Failed { reason: Reason::CallCycle, message: text },
             recorded: false,
         };
-        let number = leading.next_turn;
-        leading.next_turn += 1;
+        // No turn has this number: what others of the agent have written is not taken for committed with it.
+        let number = 0;
         leading.pending.push_back(Pending::Turn(PendingTurn {
             number,
             effects,

@@ -86,6 +86,7 @@ impl Owner {
             agent: agent.clone(),
             method: message.method.clone(),
             message_id: message.message_id,
+            parent,
             request: message.request.clone(),
             now_ms,
             seed,
@@ -136,7 +137,8 @@ impl Owner {
         number: TurnNumber,
         result: Result<TurnOutput, RunFailure>,
     ) {
-        let is_current = |leading: &&mut super::leading::Leading| leading.leadership == leadership;
+        let now_ms = self.here.world.clock.now_ms();
+        let is_current = |leading: &&mut Leading| leading.leadership == leadership;
         let Some(leading) = self.leading.as_mut().filter(is_current) else { return };
         let Some(state) = leading.agents.get_mut(agent) else { return };
         let Some(running) = state.running.take_if(|running| running.number == number) else { return };
@@ -146,6 +148,13 @@ impl Owner {
             tracing::error!(%agent, ?result, "a recorded turn can't be finished by this node's program");
             state.running = Some(running);
             return;
+        }
+        if lacks_code(&result) && leading.stands_in_inbox(&running.message) {
+            // The node lacks the type, not the message: another leader may have it.
+            tracing::error!(%agent, ?result, "a send waits for a node whose program has its type");
+            leading.count_out(running.message.bytes);
+            leading.is_due_at(now_ms + WITHOUT_CODE_MS, running.message.message_id);
+            return self.run_next(agent);
         }
         let effects = match effects_of(result) {
             Ok(effects) => effects,
@@ -202,7 +211,15 @@ impl Owner {
     }
 }
 
+/// Pause before a send is looked at again whose type the node's program lacks.
+const WITHOUT_CODE_MS: u64 = 1_000;
+
 impl Leading {
+    fn stands_in_inbox(&self, message: &Message) -> bool {
+        let waiters = self.waiters.get(&message.message_id);
+        message.send.is_some() && waiters.is_some_and(|waiters| waiters.acceptance == Acceptance::Stands)
+    }
+
     /// Whether the turn's message stands in the inbox, or will before the turn's effects do. If it was not
     /// even proposed to, it need not go there; but an agent's send has to, since the agent's next one may be
     /// proposed between the message and the effects, and must not stand without it.
@@ -236,7 +253,7 @@ fn outgoing(send: TurnSend, parent: MessageId, sent_ms: u64) -> OutgoingSend {
     let TurnSend { ordinal, agent, method, request, delay_ms } = send;
     OutgoingSend {
         to: agent,
-        message_id: MessageId::derived(parent, ordinal),
+        message_id: MessageId::of_send(parent, ordinal),
         method,
         request,
         sent_ms,

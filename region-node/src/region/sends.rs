@@ -17,18 +17,20 @@ use super::{
 use afdg_agent::host::SendRetry;
 use afdg_region_machine::{
     OpOutcome,
-    op::{FailAttempt, Next},
+    op::{FailAttempt, LetterVerdict, Next, SettleDeadLetter},
     table::{
+        dead_letters::{self, Side},
         inbox::{self, AcceptedSend},
         mailbox::RecordedTurn,
         replies::{self, TurnReply},
     },
 };
 use afdg_types::{
-    AgentRef, GridError, MessageId, Purpose, Reason, Rows, RowsError, limits,
+    AgentRef, GridError, MessageId, Purpose, Reason, Rows, RowsError, Sending, limits,
     planted::{Bug, planted},
 };
 use std::{collections::HashMap, time::Duration};
+use tokio::sync::oneshot;
 
 /// Sends that become due are put into their agents' queues so many at a time.
 const DUE_AT_ONCE: usize = 1_024;
@@ -56,7 +58,7 @@ impl Owner {
         let Some(leading) = self.leading.as_mut() else { return };
         let held_back = sending.due_ms > now_ms;
         let bytes = request.len();
-        if !held_back && leading.mailbox_is_full(&agent) {
+        if !held_back && (leading.mailbox_is_full(&agent) || leading.is_held_full(&agent, &sending)) {
             return reply_to.refuse(overloaded("as many messages wait for the agent as may"));
         }
         if leading.inbox_messages >= limits::REGION_INBOX_MESSAGES_MAX
@@ -99,12 +101,10 @@ impl Owner {
     /// A send stands in the inbox.
     pub(super) fn send_accepted(&mut self, send: &AcceptedSend) {
         let Some(leading) = self.leading.as_mut() else { return };
-        let Some(waiters) = leading.waiters.get_mut(&send.message_id) else { return };
-        waiters.acceptance = Acceptance::Stands;
-        std::mem::take(&mut waiters.senders).into_iter().for_each(super::ReplyTo::accepted);
+        leading.stands(send.message_id);
         // What was not held back is in its agent's queue, or past it.
         if send.due_ms > send.accepted_ms {
-            leading.due.insert((send.due_ms, send.message_id));
+            leading.is_due_at(send.due_ms, send.message_id);
         }
     }
 
@@ -114,7 +114,7 @@ impl Owner {
         leading.count_out(message_bytes);
         match op.next {
             Next::TryAgain { due_ms } => {
-                leading.due.insert((due_ms, op.message_id));
+                leading.is_due_at(due_ms, op.message_id);
             }
             Next::GiveUp { .. } => {
                 tracing::warn!(agent = %op.agent, id = %op.message_id, "a send is a dead letter");
@@ -131,7 +131,7 @@ impl Owner {
         let now_ms = self.here.world.clock.now_ms();
         for _ in 0..DUE_AT_ONCE {
             let Some(leading) = self.leading.as_mut().filter(|leading| leading.ready) else { return };
-            let Some((due_ms, id)) = leading.due.first().copied() else { break };
+            let Some((due_ms, _, id)) = leading.due.first().copied() else { break };
             if due_ms > now_ms {
                 break;
             }
@@ -148,7 +148,7 @@ impl Owner {
     /// How long until something is due; none if nothing will be.
     pub(super) fn until_due(&self) -> Option<Duration> {
         let leading = self.leading.as_ref().filter(|leading| leading.ready)?;
-        let send = leading.due.first().map(|(due_ms, _)| *due_ms);
+        let send = leading.due.first().map(|(due_ms, ..)| *due_ms);
         let lane = leading.lanes_due.first().map(|(due_ms, _)| *due_ms);
         let due_ms = send.into_iter().chain(lane).min()?;
         Some(Duration::from_millis(due_ms.saturating_sub(self.here.world.clock.now_ms())))
@@ -176,21 +176,45 @@ impl Owner {
         admission.reply_to.refuse(error);
     }
 
+    /// Proposes what a person decided about a dead letter.
+    pub(super) fn settle_letter(&mut self, op: SettleDeadLetter, settled: oneshot::Sender<()>) {
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.ready) else { return };
+        let letter = match dead_letters::get(self.replica.rows().as_ref(), &op.agent, op.number) {
+            Ok(letter) => letter,
+            Err(error) => return self.storage_failed(&error.to_string()),
+        };
+        // Until it is known to stand in the inbox its id must not be taken for a new one.
+        if let Some(letter) = letter
+            && (op.verdict, letter.side) == (LetterVerdict::TryAgain, Side::Receiver)
+        {
+            let waiters = Waiters::of(&op.agent, letter.send.digest, Acceptance::Proposed);
+            leading.waiters.entry(letter.send.message_id).or_insert(waiters);
+        }
+        leading.pending.push_back(Pending::SettleLetter { op, settled });
+    }
+
     /// What a person decided about a dead letter is done.
-    pub(super) fn letter_settled(&mut self, agent: AgentRef, outcome: OpOutcome) {
+    pub(super) fn letter_settled(&mut self, op: SettleDeadLetter, outcome: OpOutcome) {
+        let agent = op.agent;
         let Some(leading) = self.leading.as_mut() else { return };
         match outcome {
             OpOutcome::AcceptedAgain { send } => {
-                leading.enter_inbox(
-                    &agent,
-                    send.message_id,
-                    send.digest,
-                    send.request.len(),
-                    Acceptance::Stands,
-                );
-                leading.due.insert((send.due_ms, send.message_id));
+                leading.inbox_messages += 1;
+                leading.inbox_bytes += send.request.len();
+                leading.stands(send.message_id);
+                leading.is_due_at(send.due_ms, send.message_id);
             }
-            OpOutcome::SentAgain { to, number } => self.send_lies_in_outbox((agent, to), number),
+            OpOutcome::LetterIsOver { message_id } => {
+                let waiters = leading.waiters.get(&message_id);
+                // Who joined meanwhile asks again, and is answered from the record.
+                if waiters.is_some_and(|waiters| waiters.acceptance == Acceptance::Proposed) {
+                    let error = GridError::new(Reason::OutcomeUnknown, "the dead letter was settled before");
+                    leading.answer(message_id, &Err(error.into()));
+                }
+            }
+            OpOutcome::SentAgain { to, number, bytes } => {
+                self.send_lies_in_outbox((agent, to), number, bytes)
+            }
             _ => {}
         }
     }
@@ -209,6 +233,13 @@ impl Owner {
             leading.enter_inbox(agent, send.message_id, send.digest, bytes, Acceptance::Stands);
             states.insert(send.message_id, state_of(send));
         }
+        for (agent, send) in &sends {
+            if send.attempts > 0
+                && let Some(sender) = &send.sender
+            {
+                leading.agents.entry(agent.clone()).or_default().held.entry(sender.clone()).or_default();
+            }
+        }
         for (agent, turn) in recorded {
             let send = states.remove(&turn.message_id);
             self.run_again(agent, turn, send);
@@ -218,13 +249,9 @@ impl Owner {
                 continue;
             }
             let Some(leading) = self.leading.as_mut() else { return };
-            if send.attempts > 0
-                && let Some(sender) = &send.sender
-            {
-                leading.agents.entry(agent.clone()).or_default().held.entry(sender.clone()).or_default();
-            }
-            if send.due_ms > now_ms {
-                leading.due.insert((send.due_ms, send.message_id));
+            // One that was held back and is due by now goes in the order in which they were due.
+            if send.due_ms > now_ms || (send.attempts == 0 && send.due_ms > send.accepted_ms) {
+                leading.is_due_at(send.due_ms, send.message_id);
             } else {
                 self.enqueue(agent, message_of(send));
             }
@@ -244,6 +271,25 @@ impl Leading {
         self.inbox_messages += 1;
         self.inbox_bytes += bytes;
         self.waiters.insert(id, Waiters::of(agent, digest, acceptance));
+    }
+
+    /// The message stands in the inbox: those who wanted to know hear of it.
+    fn stands(&mut self, id: MessageId) {
+        let Some(waiters) = self.waiters.get_mut(&id) else { return };
+        waiters.acceptance = Acceptance::Stands;
+        std::mem::take(&mut waiters.senders).into_iter().for_each(super::ReplyTo::accepted);
+    }
+
+    /// From then on the send may have its turn.
+    pub(super) fn is_due_at(&mut self, due_ms: u64, id: MessageId) {
+        self.due_counted += 1;
+        self.due.insert((due_ms, self.due_counted, id));
+    }
+
+    /// Whether as many of the sender's messages wait behind one that failed as may.
+    fn is_held_full(&self, agent: &AgentRef, sending: &Sending) -> bool {
+        let held = sending.sender.as_ref().and_then(|sender| self.agents.get(agent)?.held.get(sender));
+        held.is_some_and(|held| held.len() >= limits::AGENT_MAILBOX_MESSAGES_MAX)
     }
 
     /// Counts a send out whose turn is committed; before its waiters are answered.

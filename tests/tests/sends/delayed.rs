@@ -28,6 +28,18 @@ async fn a_message_gets_its_turn_when_it_is_due_and_not_before() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn messages_that_are_due_at_once_get_their_turns_as_they_were_sent() -> Result<()> {
+    const COUNT: u64 = 40;
+    let mail = Mail::open(3).await?;
+    let to = vec!["o".to_owned()];
+    let spread = SpreadRequest { to, count: COUNT, delay_ms: 700, ..Default::default() };
+    mail.spread("s", spread).await?;
+    assert_eq!(mail.numbers("o", COUNT as usize).await?, (0..COUNT).collect::<Vec<_>>());
+    mail.grid.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn thousands_that_are_due_at_once_all_get_their_turn_in_time() -> Result<()> {
     const MESSAGES: u64 = 10_000;
     let mail = Mail::open(3).await?;

@@ -53,10 +53,26 @@ impl Mail {
 
     /// Sends a letter and returns the message's id.
     pub async fn send(&self, to: &str, letter: Letter, key: &str, delay_ms: u64) -> Result<String, Status> {
+        self.send_as(to, "Receive", &letter, key, delay_ms).await
+    }
+
+    /// Has a box send letters, without waiting for that.
+    pub async fn send_spread(&self, from: &str, spread: SpreadRequest) -> Result<String, Status> {
+        self.send_as(from, "Spread", &spread, "", 0).await
+    }
+
+    async fn send_as(
+        &self,
+        to: &str,
+        method: &str,
+        request: &impl Message,
+        key: &str,
+        delay_ms: u64,
+    ) -> Result<String, Status> {
         let request = SendRequest {
             agent: agent(to),
-            method: "Receive".to_owned(),
-            request: letter.encode_to_vec().into(),
+            method: method.to_owned(),
+            request: request.encode_to_vec().into(),
             idempotency_key: key.to_owned(),
             delay_ms,
             ..SendRequest::default()
@@ -66,10 +82,24 @@ impl Mail {
 
     /// The result of a letter that was sent before.
     pub async fn attach(&self, to: &str, id: &str, timeout_ms: u64) -> Result<Received, Status> {
+        self.attach_as(to, id, timeout_ms).await
+    }
+
+    /// What a box was told of the letters that it was to send.
+    pub async fn attach_spread(&self, from: &str, id: &str, timeout_ms: u64) -> Result<Spread, Status> {
+        self.attach_as(from, id, timeout_ms).await
+    }
+
+    async fn attach_as<A: Message + Default>(
+        &self,
+        to: &str,
+        id: &str,
+        timeout_ms: u64,
+    ) -> Result<A, Status> {
         let message = Some(attach_request::Message::MessageId(id.to_owned()));
         let request = AttachRequest { agent: agent(to), message, timeout_ms };
         let response = self.service().attach(request).await?.into_inner().response;
-        Received::decode(response).map_err(|error| Status::internal(error.to_string()))
+        A::decode(response).map_err(|error| Status::internal(error.to_string()))
     }
 
     pub async fn spread(&self, from: &str, request: SpreadRequest) -> Result<Spread, Status> {

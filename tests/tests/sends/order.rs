@@ -98,6 +98,26 @@ async fn what_fails_holds_up_its_senders_later_letters_and_nobody_elses() -> Res
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_ids_that_a_turn_is_told_are_those_of_its_sends_also_after_a_refusal() -> Result<()> {
+    let mail = Mail::open(3).await?;
+    // Sent as a message that nobody waits for, it is refused once or more before its turn sends anything.
+    let refused_until = now_ms() + 300;
+    let spread = SpreadRequest {
+        r#box: "s".to_owned(),
+        to: vec!["r".to_owned()],
+        count: 1,
+        spread_refused_until_ms: refused_until,
+        ..SpreadRequest::default()
+    };
+    let sent = mail.send_spread("s", spread).await?;
+    let spread = mail.attach_spread("s", &sent, 30_000).await?;
+    assert_eq!(mail.numbers("r", 1).await?, [0]);
+    assert_eq!(mail.attach("r", &spread.message_ids[0], 10_000).await?.letters, 1);
+    mail.grid.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_turn_that_refuses_sends_nothing() -> Result<()> {
     let mail = Mail::open(3).await?;
     let to = vec!["r".to_owned()];

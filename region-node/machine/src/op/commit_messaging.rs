@@ -31,12 +31,14 @@ impl CommitMessaging {
         rows: &mut dyn RowsMut,
     ) -> Result<OpOutcome, RowsError> {
         let place = if self.accepted { inbox::place(rows, self.turn.message_id)? } else { None };
-        match self.turn.apply(term, any_refused, rows)? {
-            OpOutcome::Committed => {}
-            refused => return Ok(refused),
-        }
-        if let Some(place) = place.filter(|_| !planted(Bug::InboxNotLeft)) {
+        let place = place.filter(|place| place.agent == self.turn.agent && !planted(Bug::InboxNotLeft));
+        let outcome = self.turn.apply(term, any_refused, rows)?;
+        // A message that has been answered has no business in the inbox, however that came.
+        if let (Some(place), OpOutcome::Committed | OpOutcome::Duplicate { .. }) = (place, &outcome) {
             inbox::delete(rows, &place, self.turn.message_id);
+        }
+        if outcome != OpOutcome::Committed {
+            return Ok(outcome);
         }
         if self.sends.is_empty() {
             return Ok(OpOutcome::Committed);

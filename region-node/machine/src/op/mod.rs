@@ -23,7 +23,7 @@ pub use settle_dead_letter::{LetterVerdict, SettleDeadLetter};
 pub use settle_sends::{GivenUp, SettleSends};
 
 use crate::table::{inbox::AcceptedSend, replies::TurnReply};
-use afdg_types::AgentRef;
+use afdg_types::{AgentRef, MessageId};
 use serde::{Deserialize, Serialize};
 
 /// One operation. The order of the variants is part of the stored form: new ones go to the end.
@@ -63,7 +63,9 @@ pub enum OpOutcome {
     /// A dead letter stands in the inbox again.
     AcceptedAgain { send: Box<AcceptedSend> },
     /// A dead letter stands in the outbox again.
-    SentAgain { to: AgentRef, number: u64 },
+    SentAgain { to: AgentRef, number: u64, bytes: usize },
+    /// The dead letter is gone and is not tried again: its message stands in the inbox, or has taken effect.
+    LetterIsOver { message_id: MessageId },
     /// Nothing more is to be done for it; of housekeeping `more` says whether to go on.
     Done { more: bool },
 }

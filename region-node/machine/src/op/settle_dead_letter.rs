@@ -41,17 +41,27 @@ impl SettleDeadLetter {
             return Ok(OpOutcome::Done { more: false });
         }
         let mut send = letter.send;
+        let message_id = send.message_id;
+        if letter.side == Side::Receiver {
+            // Its sender may have sent it anew once its id was forgotten.
+            let known = replies::get(rows, message_id)?.map(|known| known.reply);
+            let is_its_own = known.is_none() || known == send.last_failure;
+            if !is_its_own || inbox::place(rows, message_id)?.is_some() {
+                return Ok(OpOutcome::LetterIsOver { message_id });
+            }
+        }
         let number = numbers.take(1, rows);
         match letter.side {
             Side::Receiver => {
                 // From now on its id is answered by the turn to come.
-                replies::forget(rows, send.message_id)?;
+                replies::forget(rows, message_id)?;
                 (send.due_ms, send.attempts) = (self.now_ms, 0);
                 inbox::put(rows, &Place { agent: self.agent.clone(), number }, &send)?;
                 Ok(OpOutcome::AcceptedAgain { send: Box::new(send) })
             }
             Side::Sender => {
                 let AcceptedSend { message_id, method, request, due_ms, .. } = send;
+                let bytes = request.len();
                 let outgoing = OutgoingSend {
                     to: letter.to.clone(),
                     message_id,
@@ -61,7 +71,7 @@ impl SettleDeadLetter {
                     due_ms,
                 };
                 outbox::put(rows, &self.agent, number, &outgoing)?;
-                Ok(OpOutcome::SentAgain { to: letter.to, number })
+                Ok(OpOutcome::SentAgain { to: letter.to, number, bytes })
             }
         }
     }

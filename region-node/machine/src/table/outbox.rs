@@ -39,15 +39,31 @@ pub(crate) fn delete(rows: &mut dyn RowsMut, sender: &AgentRef, number: u64) {
     rows.delete(put_numbered(OUTBOX, sender, number));
 }
 
-/// Senders, receivers and numbers of all sends that are on their way, for a new leader: sender by sender,
-/// each one's in order.
-pub fn all(rows: &dyn Rows) -> Result<Vec<(AgentRef, AgentRef, u64)>, RowsError> {
-    rows.scan(&[OUTBOX], Some(&[OUTBOX + 1]), usize::MAX)?
-        .into_iter()
-        .map(|(key, value)| {
+/// A send that is on its way, without its request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lying {
+    pub sender: AgentRef,
+    pub to: AgentRef,
+    pub number: u64,
+    /// Of the request.
+    pub bytes: usize,
+}
+
+/// Rows read at once: their requests are let go before the next are read.
+const ROWS_AT_ONCE: usize = 256;
+
+/// All sends that are on their way, for a new leader: sender by sender, each one's in order.
+pub fn all(rows: &dyn Rows) -> Result<Vec<Lying>, RowsError> {
+    let (mut lying, mut from) = (Vec::new(), vec![OUTBOX]);
+    loop {
+        let found = rows.scan(&from, Some(&[OUTBOX + 1]), ROWS_AT_ONCE)?;
+        let Some((last, _)) = found.last() else { return Ok(lying) };
+        // The first key after it.
+        from = [last.as_ref(), &[0]].concat();
+        for (key, value) in found {
             let (sender, number) = take_numbered("outbox", &key)?;
             let send: OutgoingSend = decode_value("outgoing send", &value)?;
-            Ok((sender, send.to, number))
-        })
-        .collect()
+            lying.push(Lying { sender, to: send.to, number, bytes: send.request.len() });
+        }
+    }
 }

@@ -132,7 +132,10 @@ fn what_was_stored_is_read() {
     assert_eq!(inbox::get(&rows, &place), Ok(accepted()));
     assert_eq!(inbox::all(&rows), Ok(vec![(alice(), accepted())]));
     assert_eq!(outbox::get(&rows, &alice(), 0), Ok(Some(outgoing())));
-    assert_eq!(outbox::all(&rows), Ok(vec![(alice(), bob(), 0)]));
+    assert_eq!(
+        outbox::all(&rows),
+        Ok(vec![outbox::Lying { sender: alice(), to: bob(), number: 0, bytes: 3 }])
+    );
     let send = AcceptedSend { attempts: 3, last_failure: Some(failed()), ..accepted() };
     let letter = DeadLetter { to: alice(), side: Side::Receiver, send, died_ms: 1_700_000_000_000 };
     assert_eq!(dead_letters::get(&rows, &alice(), 1), Ok(Some(letter)));

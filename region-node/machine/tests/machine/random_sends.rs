@@ -188,7 +188,7 @@ fn expect(model: &mut Model, region: &Region, op: &Op) -> OpOutcome {
                 LetterVerdict::TryAgain => {
                     let place = take(model, 1);
                     model.outbox.insert(place, number);
-                    OpOutcome::SentAgain { to: letter.to, number: place }
+                    OpOutcome::SentAgain { to: letter.to, number: place, bytes: letter.send.request.len() }
                 }
             }
         }
@@ -214,7 +214,7 @@ fn a_send_is_in_one_place_until_it_has_taken_effect_once() {
                 assert_eq!(found, (*at == At::Inbox, *at != At::Inbox), "seed {seed}: {number} is {at:?}");
             }
             let outgoing: Vec<u64> =
-                outbox::all(&region.rows).unwrap().iter().map(|(_, _, place)| *place).collect();
+                outbox::all(&region.rows).unwrap().iter().map(|lying| lying.number).collect();
             assert_eq!(outgoing, model.outbox.keys().copied().collect::<Vec<_>>(), "seed {seed}");
             if random.below(10) == 0 {
                 region.restart();

@@ -300,7 +300,8 @@ fn render_op(outcome: &OpOutcome) -> String {
         OpOutcome::CommittedSends { first } => format!("committed, sends from {first}"),
         OpOutcome::Accepted => "accepted".to_owned(),
         OpOutcome::AcceptedAgain { send } => format!("accepted again: {}", render_id(send.message_id)),
-        OpOutcome::SentAgain { to, number } => format!("sent again to {}: {number}", to.key()),
+        OpOutcome::SentAgain { to, number, bytes: _ } => format!("sent again to {}: {number}", to.key()),
+        OpOutcome::LetterIsOver { message_id } => format!("{} is over", render_id(*message_id)),
         OpOutcome::Done { more } => if *more { "more" } else { "done" }.to_owned(),
     }
 }

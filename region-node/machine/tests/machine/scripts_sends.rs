@@ -149,3 +149,36 @@ fn a_send_that_is_not_accepted_is_a_dead_letter_of_its_sender() {
         ",
     );
 }
+
+#[test]
+fn a_dead_letter_whose_message_was_sent_anew_is_not_tried_again() {
+    check(
+        "
+        1.1 accept alice 1; fail alice 1 up:70
+        > accepted
+        > done
+        1.2 forget 80
+        > done
+        1.3 accept alice 1; letter alice 1 retry
+        > accepted
+        > 1 is over
+        show
+        > fence 1.3
+        > next number 3
+        > alice inbox 2: 1
+        1.4 fail alice 1 up:90; turn bob 2
+        > done
+        > committed
+        1.5 forget 95; turn alice 1 a=1; letter alice 3 retry
+        > done
+        > committed
+        > 1 is over
+        show
+        > fence 1.5
+        > next number 4
+        > alice a=1
+        > id 1 until 100: answered 1
+        > id 2 until 100: answered 2
+        ",
+    );
+}
