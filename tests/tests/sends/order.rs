@@ -74,27 +74,37 @@ async fn every_receiver_sees_every_senders_numbers_in_order_while_nodes_stop() -
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_fails_holds_up_its_senders_later_letters_and_nobody_elses() -> Result<()> {
+    const TRIES: u32 = 5;
     let mail = Mail::open(3).await?;
-    // Within the attempts that the type allows.
-    let until = now_ms() + 1_500;
-    let to = vec!["r".to_owned()];
-    let failing = SpreadRequest {
-        to: to.clone(),
-        first: 1,
-        count: 1,
-        refused_until_ms: until,
-        ..SpreadRequest::default()
-    };
-    mail.spread("slow", failing).await?;
-    let others = SpreadRequest { to, first: 2, count: 3, ..SpreadRequest::default() };
-    mail.spread("slow", others.clone()).await?;
-    mail.spread("quick", others).await?;
-    assert_eq!(mail.numbers("r", 3).await?, [2, 3, 4]);
-    assert!(now_ms() < until, "the machine is too slow for this test to tell anything");
-    assert_eq!(by_sender(&mail.letters("r").await?).keys().collect::<Vec<_>>(), [&"quick"]);
-    assert_eq!(mail.numbers("r", 7).await?, [2, 3, 4, 1, 2, 3, 4]);
-    mail.grid.stop().await;
-    Ok(())
+    for number in 0..TRIES {
+        // Within the attempts that the type allows.
+        let until = now_ms() + 1_500;
+        let (receiver, slow, quick) =
+            (format!("r{number}"), format!("slow{number}"), format!("quick{number}"));
+        let to = vec![receiver.clone()];
+        let failing = SpreadRequest {
+            to: to.clone(),
+            first: 1,
+            count: 1,
+            refused_until_ms: until,
+            ..SpreadRequest::default()
+        };
+        mail.spread(&slow, failing).await?;
+        let others = SpreadRequest { to, first: 2, count: 3, ..SpreadRequest::default() };
+        mail.spread(&slow, others.clone()).await?;
+        mail.spread(&quick, others).await?;
+        let first = mail.numbers(&receiver, 3).await?;
+        if now_ms() >= until {
+            // The machine was too slow for this to tell anything.
+            continue;
+        }
+        assert_eq!(first, [2, 3, 4]);
+        assert_eq!(by_sender(&mail.letters(&receiver).await?).keys().collect::<Vec<_>>(), [&quick]);
+        assert_eq!(mail.numbers(&receiver, 7).await?, [2, 3, 4, 1, 2, 3, 4]);
+        mail.grid.stop().await;
+        return Ok(());
+    }
+    anyhow::bail!("in {TRIES} tries the machine was too slow to tell anything")
 }
 
 #[tokio::test(flavor = "multi_thread")]
