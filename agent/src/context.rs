@@ -27,8 +27,6 @@ pub const ENTITIES_LISTED_MAX: usize = 10_000;
 pub const REFUSAL_MESSAGE_BYTES_MAX: usize = 2 * 1024;
 /// Most bytes of a refusal's metadata, keys and values; entries past it are left out.
 pub const REFUSAL_METADATA_BYTES_MAX: usize = 4 * 1024;
-/// What a send carries besides its names and its request.
-const SEND_OVERHEAD_BYTES: usize = 64;
 
 /// The turn's view of its agent and of the grid. Time and randomness come from here only, so that a
 /// turn that is run again takes the same way.
@@ -186,8 +184,9 @@ impl Context {
         self.check_writable().map_err(CallError::Agent)?;
         let Some(ordinal) = self.number_messages(1) else { return Err(self.has_failed()) };
         let Target { agent, method, request } = target;
-        self.send_bytes += SEND_OVERHEAD_BYTES + agent.as_str().len() + method.len() + request.len();
-        self.sends.push(TurnSend { ordinal, agent, method, request, delay_ms });
+        let send = TurnSend { ordinal, agent, method, request, delay_ms };
+        self.send_bytes += send.bytes();
+        self.sends.push(send);
         if self.send_bytes > TURN_EFFECT_BYTES_MAX {
             let text = format!("the turn sends more than {TURN_EFFECT_BYTES_MAX} bytes of messages");
             return Err(CallError::Agent(self.fail(TurnFailure::TooLarge(text))));

@@ -149,6 +149,14 @@ pub struct TurnSend {
     pub delay_ms: u64,
 }
 
+impl TurnSend {
+    /// What it counts among the bytes that a turn may write: names, request, and room for the rest.
+    pub fn bytes(&self) -> usize {
+        const OVERHEAD: usize = 64;
+        OVERHEAD + self.agent.as_str().len() + self.method.len() + self.request.len()
+    }
+}
+
 /// One change of an agent's rows, in order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RowWrite {

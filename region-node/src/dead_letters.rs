@@ -1,6 +1,6 @@
 //! Dead letters for people: listed, tried again, dropped.
 
-use crate::region::RegionHandle;
+use crate::{inspect::storage, region::RegionHandle};
 use afdg_proto::pb::internal::{
     DeadLetter, ListDeadLettersRequest, ListDeadLettersResponse, SettleDeadLettersRequest,
     SettleDeadLettersResponse,
@@ -91,8 +91,4 @@ pub async fn settle(
         settled += 1;
     }
     Ok(SettleDeadLettersResponse { settled })
-}
-
-fn storage(error: impl std::fmt::Display) -> GridError {
-    GridError::new(Reason::Internal, format!("this node's storage can't be read: {error}"))
 }

@@ -23,7 +23,7 @@ const SENDS_MAX: usize = 1_000;
 /// Agents looked at for one page of a listing by type, found or not.
 const LOOKED_AT_MAX: u32 = 20_000;
 
-fn storage(error: impl std::fmt::Display) -> GridError {
+pub fn storage(error: impl std::fmt::Display) -> GridError {
     GridError::new(Reason::Internal, format!("this node's storage can't be read: {error}"))
 }
 

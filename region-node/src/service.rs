@@ -53,6 +53,21 @@ impl RegionService {
     }
 }
 
+impl RegionService {
+    /// Many reads of stored rows, once it is certain that this replica leads: not on a thread that serves.
+    async fn look<T: Send + 'static>(
+        &self,
+        handle: RegionHandle,
+        look: impl FnOnce(&RegionHandle) -> Result<T, GridError> + Send + 'static,
+    ) -> Result<Response<T>, Status> {
+        handle.replica.linearize().await.map_err(|_| of_grid_error(&not_leader()))?;
+        let found = afdg_runtime::blocking(&self.here.world.threads, move || look(&handle)).await;
+        let found =
+            found.map_err(|error| of_grid_error(&GridError::new(Reason::Internal, error.to_string())))?;
+        found.map(Response::new).map_err(|error| of_grid_error(&error))
+    }
+}
+
 fn not_here(region: u64) -> GridError {
     GridError::new(Reason::StaleRoute, format!("this node has no replica of region {region}"))
 }
@@ -77,13 +92,7 @@ impl RegionNode for RegionService {
     ) -> Result<Response<ListAgentsResponse>, Status> {
         let request = request.into_inner();
         let handle = self.leading(request.region).map_err(|status| *status)?;
-        handle.replica.linearize().await.map_err(|_| of_grid_error(&not_leader()))?;
-        // Many reads of stored rows: not on a thread that serves.
-        let threads = &self.here.world.threads;
-        let listed = afdg_runtime::blocking(threads, move || inspect::list_agents(&handle, &request)).await;
-        let listed =
-            listed.map_err(|error| of_grid_error(&GridError::new(Reason::Internal, error.to_string())))?;
-        listed.map(Response::new).map_err(|error| of_grid_error(&error))
+        self.look(handle, move |handle| inspect::list_agents(handle, &request)).await
     }
 
     async fn inspect_agent(
@@ -120,12 +129,7 @@ impl RegionNode for RegionService {
     ) -> Result<Response<ListDeadLettersResponse>, Status> {
         let request = request.into_inner();
         let handle = self.leading(request.region).map_err(|status| *status)?;
-        handle.replica.linearize().await.map_err(|_| of_grid_error(&not_leader()))?;
-        let threads = &self.here.world.threads;
-        let listed = afdg_runtime::blocking(threads, move || dead_letters::list(&handle, &request)).await;
-        let listed =
-            listed.map_err(|error| of_grid_error(&GridError::new(Reason::Internal, error.to_string())))?;
-        listed.map(Response::new).map_err(|error| of_grid_error(&error))
+        self.look(handle, move |handle| dead_letters::list(handle, &request)).await
     }
 
     async fn settle_dead_letters(

@@ -2,7 +2,7 @@
 
 use super::{
     admission::Admission,
-    leading::{Acceptance, AgentState, Leading, Message, Pending, PendingTurn, SendState, Waiter, Waiters},
+    leading::{Acceptance, Leading, Message, Pending, PendingTurn, SendState, Waiter, Waiters},
     owner::{Owner, overloaded},
 };
 use crate::executor::calls;
@@ -306,7 +306,7 @@ impl Owner {
         }
         let acceptance = if send.is_some() { Acceptance::Stands } else { Acceptance::None };
         leading.waiters.insert(turn.message_id, Waiters::of(&agent, turn.digest, acceptance));
-        leading.agents.entry(agent.clone()).or_insert_with(AgentState::default);
+        leading.agents.entry(agent.clone()).or_default();
         leading.messages += 1;
         leading.message_bytes += turn.request.len();
         self.start_recorded(agent, turn, send);

@@ -20,8 +20,6 @@ use tokio::{sync::oneshot, time::Instant};
 
 /// Room for what a turn's effects carry besides its rows: the agent's name, ids, lengths.
 const EFFECT_OVERHEAD_BYTES: usize = 1_024;
-/// Room for what a send carries besides its names and its request.
-const SEND_OVERHEAD_BYTES: usize = 64;
 /// What one turn may put into an entry, whatever its host lets it: an entry must fit a frame.
 const EFFECT_BYTES_MAX: usize = limits::TURN_EFFECT_BYTES_MAX + limits::MESSAGE_BYTES_MAX;
 const _: () = assert!(EFFECT_BYTES_MAX + limits::ENTRY_BYTES_TARGET + 64 * 1024 < limits::FRAME_BYTES_MAX);
@@ -329,9 +327,7 @@ fn changes_of(effects: &Effects) -> (Vec<RowChange>, usize) {
         }
     });
     let changes = changes.collect();
-    for send in &effects.sends {
-        bytes += SEND_OVERHEAD_BYTES + send.agent.as_str().len() + send.method.len() + send.request.len();
-    }
+    bytes += effects.sends.iter().map(TurnSend::bytes).sum::<usize>();
     bytes += match &effects.reply {
         TurnReply::Response(response) => response.len(),
         TurnReply::Refused(error) => {

@@ -63,8 +63,3 @@ pub fn page(rows: &dyn Rows, from: Option<&[u8]>, limit: usize) -> Result<Page, 
     });
     Ok(Page { letters: letters.collect::<Result<_, RowsError>>()?, next })
 }
-
-/// How many there are.
-pub fn count(rows: &dyn Rows) -> Result<usize, RowsError> {
-    Ok(rows.scan(&[DEAD_LETTERS], Some(&[DEAD_LETTERS + 1]), usize::MAX)?.len())
-}

@@ -139,6 +139,6 @@ fn what_was_stored_is_read() {
     let send = AcceptedSend { attempts: 3, last_failure: Some(failed()), ..accepted() };
     let letter = DeadLetter { to: alice(), side: Side::Receiver, send, died_ms: 1_700_000_000_000 };
     assert_eq!(dead_letters::get(&rows, &alice(), 1), Ok(Some(letter)));
-    assert_eq!(dead_letters::count(&rows), Ok(1));
+    assert_eq!(dead_letters::page(&rows, None, 10).unwrap().letters.len(), 1);
     assert_eq!(replies::get(&rows, lasting_id()), Ok(None));
 }
