@@ -140,6 +140,16 @@ impl Context {
     /// Calls agents side by side, [`TURN_CALLS_PARALLEL_MAX`] at a time, and waits for all. Results
     /// stand in the order of the calls, each by itself. A turn makes at most [`TURN_CALLS_MAX`] calls and sends.
     pub async fn call_all<R: Message + Default>(&mut self, calls: Vec<Call<R>>) -> Vec<Result<R, CallError>> {
+        self.call_all_limited(TURN_CALLS_PARALLEL_MAX, calls).await
+    }
+
+    /// [`Context::call_all`] with at most `parallel_max` calls under way at the same time: for calls that
+    /// are costly where they go. Below 1 counts as 1, above [`TURN_CALLS_PARALLEL_MAX`] as that.
+    pub async fn call_all_limited<R: Message + Default>(
+        &mut self,
+        parallel_max: usize,
+        calls: Vec<Call<R>>,
+    ) -> Vec<Result<R, CallError>> {
         let Some(first) = self.number_messages(calls.len()) else {
             // A turn that can't commit must not go on touching others.
             return calls.into_iter().map(|_| Err(self.has_failed())).collect();
@@ -153,7 +163,7 @@ impl Context {
                 Call::response(answer)
             }
         });
-        stream::iter(answers).buffered(TURN_CALLS_PARALLEL_MAX).collect().await
+        stream::iter(answers).buffered(parallel_max.clamp(1, TURN_CALLS_PARALLEL_MAX)).collect().await
     }
 
     /// Sends a message to another agent, or to this one, and waits for nothing: it leaves once this turn is

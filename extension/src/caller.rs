@@ -128,7 +128,7 @@ impl Caller {
 }
 
 /// When a request ends that allows itself `timeout_ms`, if that is not 0, inside a request with a deadline.
-fn deadline_of(timeout_ms: u64, transport_deadline: Option<Instant>) -> Instant {
+pub(crate) fn deadline_of(timeout_ms: u64, transport_deadline: Option<Instant>) -> Instant {
     match (timeout_ms, transport_deadline) {
         (0, Some(transport)) => transport,
         (0, None) => headers::deadline_after(None),

@@ -44,8 +44,10 @@ pub(crate) const RECEIVE_TIME_MAX: Duration = Duration::from_secs(60);
 pub(crate) const ENVELOPE_BYTES_MAX: usize = 64 * 1024;
 /// Results of one `CallMany` together.
 pub(crate) const CALL_MANY_RESPONSE_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Calls of one `CallMany` in flight at the same time.
-pub(crate) const CALL_MANY_PARALLEL_MAX: usize = 256;
+/// Calls of one `CallMany` in flight at the same time, if it does not say how many.
+pub(crate) const CALL_MANY_PARALLEL_DEFAULT: u32 = 256;
+/// Calls of one `CallMany` in flight at the same time, at most.
+pub(crate) const CALL_MANY_PARALLEL_MAX: u32 = 1_000;
 /// How long the drain waits for calls in flight.
 pub(crate) const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
 /// The drain ends connections on which no call has been in flight for this long.

@@ -2,10 +2,14 @@
 
 use crate::{
     budget::Budget,
-    caller::Caller,
-    config::{CALL_MANY_PARALLEL_MAX, CALL_MANY_RESPONSE_BYTES_MAX, PIPE_UNREAD_BYTES_MAX},
+    caller::{Caller, deadline_of},
+    config::{
+        CALL_MANY_PARALLEL_DEFAULT, CALL_MANY_PARALLEL_MAX, CALL_MANY_RESPONSE_BYTES_MAX,
+        PIPE_UNREAD_BYTES_MAX,
+    },
     headers,
     pipe::{self, PipeStream},
+    region_questions::bounded,
 };
 use afdg_proto::{
     pb::v1::{
@@ -31,6 +35,22 @@ impl Grid {
     pub(crate) fn new(caller: Caller, tasks: Tasks) -> Self {
         Self { caller, tasks, pipe_unread: Budget::new(PIPE_UNREAD_BYTES_MAX) }
     }
+
+    /// A call that does not leave if its turn among others comes after their deadline.
+    async fn call_before(
+        &self,
+        call: CallRequest,
+        deadline: Option<Instant>,
+    ) -> Result<CallResponse, Status> {
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            let text = format!(
+                "the time for all calls passed before the one of {} began; it has had no effect",
+                call.agent.escape_debug()
+            );
+            return Err(of_grid_error(&GridError::new(Reason::DeadlineExceeded, text)));
+        }
+        self.caller.grid_call(call, deadline).await
+    }
 }
 
 #[tonic::async_trait]
@@ -45,8 +65,8 @@ impl grid_server::Grid for Grid {
         &self,
         request: Request<CallManyRequest>,
     ) -> Result<Response<CallManyResponse>, Status> {
-        let deadline = transport_deadline(request.metadata())?;
-        let calls = request.into_inner().calls;
+        let transport = transport_deadline(request.metadata())?;
+        let CallManyRequest { calls, parallel_max, timeout_ms } = request.into_inner();
         if calls.len() > CALL_MANY_CALLS_MAX {
             let message =
                 format!("{} calls are more than {CALL_MANY_CALLS_MAX}; use Pipe for them", calls.len());
@@ -54,11 +74,18 @@ impl grid_server::Grid for Grid {
                 &GridError::new(Reason::InvalidRequest, message).with("field", "calls"),
             ));
         }
+        let parallel =
+            bounded("parallel_max", parallel_max, CALL_MANY_PARALLEL_DEFAULT, CALL_MANY_PARALLEL_MAX);
+        let parallel = parallel.map_err(|error| of_grid_error(&error))? as usize;
+        let deadline = match timeout_ms {
+            0 => transport,
+            ms => Some(deadline_of(ms, transport)),
+        };
         let mut bytes = 0;
         let results = futures::stream::iter(calls)
-            .map(|call| self.caller.grid_call(call, deadline))
-            .buffered(CALL_MANY_PARALLEL_MAX)
-            .map(|result| bounded(result, &mut bytes))
+            .map(|call| self.call_before(call, deadline))
+            .buffered(parallel)
+            .map(|result| within_response(result, &mut bytes))
             .collect()
             .await;
         Ok(Response::new(CallManyResponse { results }))
@@ -112,7 +139,7 @@ fn message_of(status: &Status) -> StatusMessage {
 }
 
 /// Past the bound of one response a result is left out; the call itself has taken effect.
-fn bounded(result: Result<CallResponse, Status>, bytes: &mut usize) -> CallResult {
+fn within_response(result: Result<CallResponse, Status>, bytes: &mut usize) -> CallResult {
     match result {
         Ok(response) if *bytes + response.response.len() > CALL_MANY_RESPONSE_BYTES_MAX => {
             let message = format!(
@@ -159,8 +186,8 @@ mod tests {
         };
         let is_response =
             |result: CallResult| matches!(result.result, Some(call_result::Result::Response(_)));
-        assert!(is_response(bounded(of(CALL_MANY_RESPONSE_BYTES_MAX - 1), &mut bytes)));
-        assert!(!is_response(bounded(of(2), &mut bytes)));
-        assert!(is_response(bounded(of(1), &mut bytes)));
+        assert!(is_response(within_response(of(CALL_MANY_RESPONSE_BYTES_MAX - 1), &mut bytes)));
+        assert!(!is_response(within_response(of(2), &mut bytes)));
+        assert!(is_response(within_response(of(1), &mut bytes)));
     }
 }

@@ -35,6 +35,9 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
 
+#[path = "gateway/call_many.rs"]
+mod call_many;
+
 struct FakeCatalog(RoutingTable);
 
 #[tonic::async_trait]
@@ -307,8 +310,12 @@ async fn many_calls_come_back_in_order_each_by_itself() {
     let mut client = GridClient::new(grid.channel.clone());
     let mut calls: Vec<_> = (0..1_000).map(|n| call(&n.to_string(), &deposit(""))).collect();
     calls[7].method = "Burn".to_owned();
-    let results =
-        client.call_many(CallManyRequest { calls: calls.clone() }).await.unwrap().into_inner().results;
+    let results = client
+        .call_many(CallManyRequest { calls: calls.clone(), ..Default::default() })
+        .await
+        .unwrap()
+        .into_inner()
+        .results;
     assert_eq!(results.len(), 1_000);
     for (n, result) in results.into_iter().enumerate() {
         match result.result.unwrap() {
@@ -320,7 +327,7 @@ async fn many_calls_come_back_in_order_each_by_itself() {
         }
     }
     calls.push(calls[0].clone());
-    let refused = client.call_many(CallManyRequest { calls }).await.unwrap_err();
+    let refused = client.call_many(CallManyRequest { calls, ..Default::default() }).await.unwrap_err();
     assert_eq!(code_and_reason(refused), (Code::InvalidArgument, Reason::InvalidRequest));
 }
 

@@ -93,6 +93,19 @@ async fn calls_are_numbered_in_the_order_of_the_handler() {
 }
 
 #[tokio::test]
+async fn a_limit_on_calls_side_by_side_holds_and_changes_no_result() {
+    for (limit, most) in [(0, 1), (1, 1), (7, 7), (usize::MAX, TURN_CALLS_PARALLEL_MAX)] {
+        let (view, mut context) = begin();
+        let keys: Vec<String> = (0..600).map(|number| format!("k{number}")).collect();
+        let results = context.call_all_limited(limit, keys.iter().map(|key| call(key)).collect()).await;
+        assert_eq!(results, keys.iter().cloned().map(Ok).collect::<Vec<_>>());
+        assert_eq!(view.most.load(Ordering::SeqCst), most, "{limit}");
+        let ordinals: Vec<u32> = view.started.lock().unwrap().iter().map(|(ordinal, _)| *ordinal).collect();
+        assert_eq!(ordinals, (0..600).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
 async fn each_call_has_its_own_result() {
     let (view, mut context) = begin();
     let results = context.call_all(["a", "down", "", "odd", "b"].map(call).into()).await;
