@@ -33,7 +33,8 @@ const OWNED: [(&str, &[&str]); 4] = [
 ];
 
 /// Crates that hold what an author of agents writes: they see the framework's face and nothing behind it.
-const AUTHORS: [&str; 3] = ["afdg-example-bank", "afdg-example-counter", "afdg-example-shop"];
+const AUTHORS: [&str; 4] =
+    ["afdg-example-bank", "afdg-example-counter", "afdg-example-order", "afdg-example-shop"];
 
 #[test]
 fn dependencies_point_down_as_the_architecture_says() -> Result<()> {

@@ -18,7 +18,7 @@ use tokio::io::AsyncReadExt;
 #[derive(Args, Debug)]
 #[command(
     after_help = "The grid hosts the example agents: counter.v1.Counter, counter.v1.Fanout, bank.v1.Account,
-shop.v1.Customer.
+shop.v1.Customer, and order.v1.Order with its Product, Account and Inbox.
 
 Examples:
   afdg dev
@@ -135,7 +135,8 @@ fn banner(grid: &DevGrid, output: &mut Output) -> std::io::Result<()> {
             if kept { "kept" } else { "removed at the end; --data keeps it" }
         ),
     );
-    facts.fact("agents", "counter.v1.Counter, counter.v1.Fanout, bank.v1.Account, shop.v1.Customer");
+    facts.fact("agents", "counter.v1.Counter, counter.v1.Fanout, bank.v1.Account, shop.v1.Customer,");
+    facts.fact("", "order.v1.Order, order.v1.Product, order.v1.Account, order.v1.Inbox");
     let at = if endpoint == ENDPOINT_DEFAULT { String::new() } else { format!(" --endpoint {endpoint}") };
     output.line(format_args!("A grid runs: {}\n", grid.size()))?;
     output.table(&facts)?;
