@@ -1,6 +1,7 @@
 //! `afdg.admin.v1.Agents`: what is stored of agents, asked of the nodes that lead their regions.
 
 use crate::{
+    blocked_agents,
     cluster_admin::time_for,
     key_field,
     region_questions::{PageToken, ask_leader, bounded},
@@ -9,7 +10,7 @@ use afdg_proto::{
     pb::{
         admin::{
             InspectAgentRequest, InspectAgentResponse, InspectedEntity, ListAgentsRequest,
-            ListAgentsResponse, agents_server::Agents,
+            ListAgentsResponse, ListBlockedAgentsRequest, ListBlockedAgentsResponse, agents_server::Agents,
         },
         internal,
     },
@@ -51,6 +52,15 @@ impl Agents for AgentsAdmin {
         let agent: AgentRef =
             request.agent.parse().map_err(|error| of_grid_error(&key_field::refusal(&error)))?;
         let response = self.inspect(agent, request.items_max, until).await;
+        response.map(Response::new).map_err(|error| of_call_error(&error, ""))
+    }
+
+    async fn list_blocked_agents(
+        &self,
+        request: Request<ListBlockedAgentsRequest>,
+    ) -> Result<Response<ListBlockedAgentsResponse>, Status> {
+        let until = Instant::now() + time_for(request.metadata())?;
+        let response = blocked_agents::list(&self.router, request.into_inner(), until).await;
         response.map(Response::new).map_err(|error| of_call_error(&error, ""))
     }
 }
@@ -133,6 +143,9 @@ impl AgentsAdmin {
             waiting: found.waiting,
             sends: found.sends,
             next_due_ms: found.next_due_ms,
+            turn: found.turn.map(blocked_agents::turn),
+            next: found.next.into_iter().map(blocked_agents::queued).collect(),
+            held: found.held,
         })
     }
 }

@@ -14,6 +14,7 @@
 mod agent_calls;
 mod agent_codec;
 mod agents_admin;
+mod blocked_agents;
 mod budget;
 mod caller;
 mod cluster_admin;

@@ -27,6 +27,10 @@ pub fn storage(error: impl std::fmt::Display) -> GridError {
     GridError::new(Reason::Internal, format!("this node's storage can't be read: {error}"))
 }
 
+pub fn not_leader() -> GridError {
+    GridError::new(Reason::NotLeader, "this replica could not make sure that it leads")
+}
+
 /// Agents with data in key order, skipping from one agent to the next.
 pub fn list_agents(
     handle: &RegionHandle,
@@ -92,7 +96,15 @@ pub async fn inspect_agent(
     }
     let (sends, next_due_ms) =
         inbox::of_agent(handle.replica.rows().as_ref(), &agent, SENDS_MAX).map_err(storage)?;
-    let (activity, waiting) = handle.activity(agent).await;
-    let (activity, sends) = (activity.to_owned(), sends as u32);
-    Ok(InspectAgentResponse { entities: shown, activity, waiting, sends, next_due_ms })
+    let doing = handle.activity(agent).await.ok_or_else(not_leader)?;
+    Ok(InspectAgentResponse {
+        entities: shown,
+        activity: doing.word.to_owned(),
+        waiting: doing.waiting as u32,
+        sends: sends as u32,
+        next_due_ms,
+        turn: doing.turn,
+        next: doing.next,
+        held: doing.held as u32,
+    })
 }

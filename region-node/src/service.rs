@@ -1,16 +1,17 @@
 //! What extensions and other nodes ask of this node: decode, hand to the region, encode.
 
 use crate::{
-    dead_letters, inspect,
+    dead_letters,
+    inspect::{self, not_leader},
     region::{Admission, Outgoing, RegionHandle, ReplyTo, Surroundings},
     regions::Regions,
 };
 use afdg_proto::{
     pb::internal::{
         self, ForwardFrame, Forwarded, InspectAgentRequest, InspectAgentResponse, ListAgentsRequest,
-        ListAgentsResponse, ListDeadLettersRequest, ListDeadLettersResponse, OutcomeFrame,
-        SettleDeadLettersRequest, SettleDeadLettersResponse, TransferLeaderRequest, TransferLeaderResponse,
-        region_node_server::RegionNode,
+        ListAgentsResponse, ListBlockedAgentsRequest, ListBlockedAgentsResponse, ListDeadLettersRequest,
+        ListDeadLettersResponse, OutcomeFrame, SettleDeadLettersRequest, SettleDeadLettersResponse,
+        TransferLeaderRequest, TransferLeaderResponse, region_node_server::RegionNode,
     },
     status::of_grid_error,
 };
@@ -106,6 +107,18 @@ impl RegionNode for RegionService {
         inspected.map(Response::new).map_err(|error| of_grid_error(&error))
     }
 
+    async fn list_blocked_agents(
+        &self,
+        request: Request<ListBlockedAgentsRequest>,
+    ) -> Result<Response<ListBlockedAgentsResponse>, Status> {
+        let request = request.into_inner();
+        let handle = self.leading(request.region).map_err(|status| *status)?;
+        handle.replica.linearize().await.map_err(|_| of_grid_error(&not_leader()))?;
+        let limit = request.limit.clamp(1, limits::LIST_BLOCKED_AGENTS_MAX) as usize;
+        let blocked = handle.blocked_agents(request.r#type, limit).await;
+        blocked.map(Response::new).ok_or_else(|| of_grid_error(&not_leader()))
+    }
+
     async fn transfer_leader(
         &self,
         request: Request<TransferLeaderRequest>,
@@ -142,10 +155,6 @@ impl RegionNode for RegionService {
         let settled = dead_letters::settle(&handle, &self.here.world, request).await;
         settled.map(Response::new).map_err(|error| of_grid_error(&error))
     }
-}
-
-fn not_leader() -> GridError {
-    GridError::new(Reason::NotLeader, "this replica could not make sure that it leads")
 }
 
 /// Reads messages until the connection ends, and hands each to its region.

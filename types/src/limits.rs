@@ -80,6 +80,8 @@ pub const LANE_IN_FLIGHT_MESSAGES_MAX: usize = 64;
 pub const INSPECT_ITEMS_MAX: u32 = 1_000;
 /// Agents returned by one page of a listing.
 pub const LIST_AGENTS_MAX: u32 = 1_000;
+/// Agents that wait for others returned by one listing.
+pub const LIST_BLOCKED_AGENTS_MAX: u32 = 1_000;
 /// Dead letters returned by one page of a listing, and settled by one request.
 pub const LIST_DEAD_LETTERS_MAX: u32 = 1_000;
 /// Turns in one replicated entry.

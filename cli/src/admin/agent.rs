@@ -1,21 +1,24 @@
 //! `afdg agent`: the agents that have data.
 
-use super::{answer, grouped, utc};
+use super::{activity, answer, grouped, utc};
 use crate::{
-    arguments::{EndpointArgs, Format, OutputArgs},
+    arguments::{EndpointArgs, Format, OutputArgs, duration},
     client::Client,
     failure::{Usage, tell},
     output::{Output, Table},
 };
-use afdg_proto::pb::admin::{InspectAgentRequest, InspectAgentResponse, ListAgentsRequest};
+use afdg_proto::pb::admin::{
+    InspectAgentRequest, InspectAgentResponse, ListAgentsRequest, ListBlockedAgentsRequest,
+};
 use afdg_runtime::process;
 use afdg_types::{
     AgentRef,
-    limits::{INSPECT_ITEMS_MAX, LIST_AGENTS_MAX},
+    limits::{INSPECT_ITEMS_MAX, LIST_AGENTS_MAX, LIST_BLOCKED_AGENTS_MAX},
 };
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 #[derive(Args, Debug)]
 pub struct AgentArgs {
@@ -43,9 +46,31 @@ With -o json, each agent is one JSON string on a line.")]
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// Where an agent lives and what it holds, without the items
+    /// Where an agent lives, what it is doing and what it holds, without the items
     Describe(OneArgs),
-    /// Where an agent lives and everything that it holds, items as JSON
+    /// Agents that wait for calls to other agents, the longest waits first
+    #[command(after_help = "Examples:
+  afdg agent blocked
+  afdg agent blocked --type bank.v1.Account --min 5s --limit 10
+
+Each region is asked at its own moment, and tells of the agents that take turns: calls that a read-only
+method makes are not shown.")]
+    Blocked {
+        /// Only agents of this type
+        #[arg(long = "type", value_name = "TYPE", default_value = "")]
+        agent_type: String,
+        /// Only those that have waited for so long
+        #[arg(long, default_value = "1s", value_parser = duration)]
+        min: Duration,
+        /// Show at most so many
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=i64::from(LIST_BLOCKED_AGENTS_MAX)))]
+        limit: u32,
+        #[command(flatten)]
+        endpoint: EndpointArgs,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Where an agent lives, what it is doing and everything that it holds, items as JSON
     #[command(after_help = "Example:\n  afdg agent inspect bank.v1.Account/alice")]
     Inspect {
         /// Items shown of each entity, from its start
@@ -72,6 +97,14 @@ pub async fn run(args: AgentArgs, output: &mut Output) -> anyhow::Result<u8> {
         AgentCommand::List { agent_type, limit, endpoint, output: OutputArgs { output: format } } => {
             let client = Client::connect(&endpoint).await?;
             list(&client, &agent_type, limit, format, output).await?;
+        }
+        AgentCommand::Blocked { agent_type, min, limit, endpoint, output: OutputArgs { output: format } } => {
+            let client = Client::connect(&endpoint).await?;
+            let waiting_ms_min = min.as_millis() as u64;
+            let request = ListBlockedAgentsRequest { r#type: agent_type, waiting_ms_min, limit };
+            let asked = client.agents().list_blocked_agents(request).await;
+            let found = answer(asked, &client, "the agents that wait for others")?;
+            activity::print_blocked(&found, min, format, output)?;
         }
         AgentCommand::Describe(one) => {
             let found = fetch(&one, 1).await?;
@@ -137,9 +170,11 @@ fn describe(found: &InspectAgentResponse, output: &mut Output) -> anyhow::Result
     let mut facts = Table::facts();
     facts.fact("agent", &found.agent).fact("slot", found.slot).fact("region", found.region);
     facts.fact("leader", if found.leader == 0 { "unknown".into() } else { format!("node {}", found.leader) });
-    facts.fact("activity", &found.activity).fact("waiting messages", found.waiting);
+    facts.fact("activity", &found.activity);
+    activity::facts(found, &mut facts);
     facts.fact("accepted sends", sends_shown(found));
     output.table(&facts)?;
+    activity::print_waits(found, output)?;
     output.line("")?;
     if found.entities.is_empty() {
         output.line("it has no data")?;
@@ -193,7 +228,9 @@ fn as_json(found: &InspectAgentResponse, with_items: bool) -> anyhow::Result<Val
     Ok(json!({
         "agent": found.agent, "slot": found.slot, "region": found.region,
         "leader": (found.leader != 0).then_some(found.leader), "activity": found.activity,
-        "waiting": found.waiting, "sends": found.sends,
+        "turn": found.turn.as_ref().map(activity::turn_as_json),
+        "waiting": found.waiting, "held": found.held,
+        "next": found.next.iter().map(activity::queued_as_json).collect::<Vec<_>>(), "sends": found.sends,
         "next_due_ms": (found.next_due_ms != 0).then_some(found.next_due_ms), "entities": entities,
     }))
 }

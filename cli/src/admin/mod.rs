@@ -1,5 +1,6 @@
 //! What operators ask of a grid: `status`, `node`, `region`, `type`, `agent`, `dead-letter`, `audit`.
 
+mod activity;
 pub mod agent;
 pub mod agent_type;
 pub mod audit;

@@ -62,6 +62,30 @@ impl Output {
 }
 
 #[cfg(test)]
+pub mod testing {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What `print` prints.
+    pub fn printed(print: impl FnOnce(&mut Output) -> anyhow::Result<()>) -> String {
+        let kept = Arc::default();
+        print(&mut Output::to(Box::new(Kept(Arc::clone(&kept))))).unwrap();
+        String::from_utf8(std::mem::take(&mut *kept.lock().unwrap())).unwrap()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -7,8 +7,8 @@ use crate::{
 use afdg_proto::{
     pb::internal::{
         Forwarded, InspectAgentRequest, InspectAgentResponse, ListAgentsRequest, ListAgentsResponse,
-        ListDeadLettersRequest, ListDeadLettersResponse, SettleDeadLettersRequest, SettleDeadLettersResponse,
-        TransferLeaderRequest, TransferLeaderResponse,
+        ListBlockedAgentsRequest, ListBlockedAgentsResponse, ListDeadLettersRequest, ListDeadLettersResponse,
+        SettleDeadLettersRequest, SettleDeadLettersResponse, TransferLeaderRequest, TransferLeaderResponse,
     },
     peer_auth::PeerToken,
     status::to_call_error,
@@ -131,6 +131,15 @@ impl RegionClient {
         timeout: Duration,
     ) -> Result<ListAgentsResponse, CallError> {
         self.ask(timeout, async |mut node| node.list_agents(request).await).await
+    }
+
+    /// Agents of one region that wait for others; the node must lead it.
+    pub async fn list_blocked_agents(
+        &self,
+        request: ListBlockedAgentsRequest,
+        timeout: Duration,
+    ) -> Result<ListBlockedAgentsResponse, CallError> {
+        self.ask(timeout, async |mut node| node.list_blocked_agents(request).await).await
     }
 
     /// Dead letters of one region; the node must lead it.

@@ -2,9 +2,9 @@
 
 use afdg_proto::pb::internal::{
     ForwardFrame, Forwarded, InspectAgentRequest, InspectAgentResponse, ListAgentsRequest,
-    ListAgentsResponse, ListDeadLettersRequest, ListDeadLettersResponse, Outcome, OutcomeFrame,
-    SettleDeadLettersRequest, SettleDeadLettersResponse, TransferLeaderRequest, TransferLeaderResponse,
-    outcome,
+    ListAgentsResponse, ListBlockedAgentsRequest, ListBlockedAgentsResponse, ListDeadLettersRequest,
+    ListDeadLettersResponse, Outcome, OutcomeFrame, SettleDeadLettersRequest, SettleDeadLettersResponse,
+    TransferLeaderRequest, TransferLeaderResponse, outcome,
     region_node_server::{RegionNode, RegionNodeServer},
 };
 use afdg_runtime::{Incoming, Net, TcpNet};
@@ -137,6 +137,13 @@ impl RegionNode for Service {
         _: Request<InspectAgentRequest>,
     ) -> Result<Response<InspectAgentResponse>, Status> {
         Ok(Response::new(InspectAgentResponse { activity: "idle".to_owned(), ..Default::default() }))
+    }
+
+    async fn list_blocked_agents(
+        &self,
+        _: Request<ListBlockedAgentsRequest>,
+    ) -> Result<Response<ListBlockedAgentsResponse>, Status> {
+        Ok(Response::new(ListBlockedAgentsResponse::default()))
     }
 
     async fn transfer_leader(

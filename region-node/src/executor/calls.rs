@@ -41,6 +41,7 @@ struct Inner {
 pub struct WaitingCall {
     pub id: MessageId,
     pub callee: AgentRef,
+    pub method: Arc<str>,
     pub since: Instant,
 }
 
@@ -62,8 +63,9 @@ impl Inner {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait(&self, ordinal: u32, id: MessageId, callee: AgentRef) -> Waits<'_> {
-        self.waiting().insert(ordinal, WaitingCall { id, callee, since: Instant::now() });
+    fn wait(&self, ordinal: u32, id: MessageId, callee: AgentRef, method: &str) -> Waits<'_> {
+        let call = WaitingCall { id, callee, method: method.into(), since: Instant::now() };
+        self.waiting().insert(ordinal, call);
         Waits { inner: self, ordinal }
     }
 }
@@ -101,6 +103,11 @@ impl Calls {
         self.inner.waiting().values().cloned().collect()
     }
 
+    /// Since when the turn has waited for a call, if it waits for any.
+    pub fn waiting_since(&self) -> Option<Instant> {
+        self.inner.waiting().values().map(|call| call.since).min()
+    }
+
     /// Calls `agent` and waits for an answer that stays the same when asked again.
     pub async fn call(
         &self,
@@ -135,7 +142,7 @@ impl Calls {
         let inner = &self.inner;
         let numbered = if planted(Bug::CallIdFromTime) { ordinal ^ milliseconds() } else { ordinal };
         let id = MessageId::derived(inner.message_id, numbered);
-        let _waits = inner.wait(ordinal, id, agent.clone());
+        let _waits = inner.wait(ordinal, id, agent.clone(), method);
         let message = OutgoingMessage {
             agent,
             method: method.to_owned(),

@@ -70,6 +70,7 @@ pub struct Running {
     pub message: Message,
     pub now_ms: u64,
     pub seed: u64,
+    pub since: Instant,
     /// The turn's message stands in the mailbox, or is on its way there.
     pub recorded: bool,
     /// How it calls others, and whom it waits for.

@@ -1,6 +1,7 @@
 //! The task that owns a region's control state: one event at a time, no locks around it.
 
 use super::{
+    activity::Activity,
     admission::Admission,
     lanes::Delivery,
     leading::{Acceptance, LaneKey, Leading, Pending},
@@ -13,6 +14,7 @@ use crate::{
 };
 use afdg_agent::host::{AgentHost, SendRetry, TurnOutput};
 use afdg_catalog_client::Routes;
+use afdg_proto::pb::internal::ListBlockedAgentsResponse;
 use afdg_region_machine::{
     Command, Outcome,
     op::SettleDeadLetter,
@@ -73,7 +75,8 @@ pub enum Event {
     SettleLetter { op: SettleDeadLetter, settled: oneshot::Sender<()> },
     ReadsChecked { leadership: u64, reads: Vec<Admission>, result: Result<(), WriteError> },
     ReadEnded { leadership: u64, bytes: usize, retry: Option<Admission> },
-    Inspect { agent: AgentRef, activity: oneshot::Sender<(&'static str, u32)> },
+    Inspect { agent: AgentRef, activity: oneshot::Sender<Activity> },
+    ListBlocked { agent_type: String, limit: usize, blocked: oneshot::Sender<ListBlockedAgentsResponse> },
     Drain,
 }
 
@@ -160,11 +163,22 @@ impl RegionHandle {
         *self.status.borrow()
     }
 
-    /// What an agent is doing, and how many messages wait for it.
-    pub async fn activity(&self, agent: AgentRef) -> (&'static str, u32) {
+    /// What an agent is doing, and what waits for it; none if this replica does not lead.
+    pub async fn activity(&self, agent: AgentRef) -> Option<Activity> {
         let (activity, waiting) = oneshot::channel();
         let _ = self.events.send(Event::Inspect { agent, activity });
-        waiting.await.unwrap_or(("idle", 0))
+        waiting.await.ok()
+    }
+
+    /// Agents that wait for others, see [`Owner::blocked_agents`]; none if this replica does not lead.
+    pub async fn blocked_agents(
+        &self,
+        agent_type: String,
+        limit: usize,
+    ) -> Option<ListBlockedAgentsResponse> {
+        let (blocked, waiting) = oneshot::channel();
+        let _ = self.events.send(Event::ListBlocked { agent_type, limit, blocked });
+        waiting.await.ok()
     }
 
     /// Carries out what a person decided about a dead letter. False if the lead was lost before it was known
@@ -336,14 +350,16 @@ impl Owner {
                 self.reads_checked(leadership, reads, result)
             }
             Event::ReadEnded { leadership, bytes, retry } => self.read_ended(leadership, bytes, retry),
+            // Whoever asks hears nothing if this replica does not lead, and asks the one that does.
             Event::Inspect { agent, activity } => {
-                let state = self.leading.as_ref().and_then(|leading| leading.agents.get(&agent));
-                let doing = match state.and_then(|state| state.running.as_ref()) {
-                    Some(running) if running.recorded => "calling",
-                    Some(_) => "running",
-                    None => "idle",
-                };
-                let _ = activity.send((doing, state.map_or(0, |state| state.waiting() as u32)));
+                if let Some(doing) = self.activity_of(&agent) {
+                    let _ = activity.send(doing);
+                }
+            }
+            Event::ListBlocked { agent_type, limit, blocked } => {
+                if let Some(agents) = self.blocked_agents(&agent_type, limit) {
+                    let _ = blocked.send(agents);
+                }
             }
             Event::Drain => self.draining = true,
         }

@@ -98,7 +98,9 @@ impl Owner {
             let _ = events.send(Event::TurnEnded { leadership, agent: ended, number, result });
         });
         let task = run.abort_handle();
-        state.running = Some(Running { number, message, now_ms, seed, recorded, calls: waiting, task });
+        let since = Instant::now();
+        state.running =
+            Some(Running { number, message, now_ms, seed, since, recorded, calls: waiting, task });
     }
 
     /// A turn is about to make its first call: its message goes into the mailbox first.

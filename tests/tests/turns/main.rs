@@ -1,9 +1,10 @@
 //! Turns on a grid of three nodes, as agents made for the test see them: finished by the next leader, refused
-//! when they would wait for themselves, and as fast on a long list as on a short one.
+//! when they would wait for themselves, shown while they wait, and as fast on a long list as on a short one.
 
 mod call_cycles;
 mod gate;
 mod long_lists;
 mod recorded_turns;
 mod rings;
+mod waits;
 mod whereabouts;
