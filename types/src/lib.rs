@@ -12,6 +12,7 @@ mod message_id;
 pub mod planted;
 mod purpose;
 mod rows;
+mod schedule;
 mod slot;
 
 pub use agent_ref::{AgentRef, AgentRefError};
@@ -20,4 +21,5 @@ pub use ids::{ClusterId, Epoch, NodeId, RegionId, Term};
 pub use message_id::{MessageId, MessageIdError, MessageIdKind};
 pub use purpose::{Probe, ProbeStage, Purpose, Sending, Wait};
 pub use rows::{Rows, RowsError, RowsMut, prefix_end};
+pub use schedule::{Missed, Timing, When};
 pub use slot::{SLOTS, Slot, SlotRange, tag};

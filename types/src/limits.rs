@@ -76,6 +76,30 @@ pub const REGION_OUTBOX_BYTES_MAX: usize = 256 * 1024 * 1024;
 pub const REGION_LANES_MAX: usize = 256;
 /// Sends of one pair of sender and receiver that are on their way at the same time.
 pub const LANE_IN_FLIGHT_MESSAGES_MAX: usize = 64;
+/// Longest name of a schedule.
+pub const SCHEDULE_NAME_BYTES_MAX: usize = 128;
+/// Longest text of a schedule's calendar.
+pub const SCHEDULE_CRON_BYTES_MAX: usize = 256;
+/// Longest name of a schedule's time zone.
+pub const SCHEDULE_ZONE_BYTES_MAX: usize = 64;
+/// Largest request that a schedule sends.
+pub const SCHEDULE_REQUEST_BYTES_MAX: usize = 64 * 1024;
+/// Shortest period of a schedule.
+pub const SCHEDULE_PERIOD_MS_MIN: u64 = 100;
+/// Longest period of a schedule, and how far ahead it may start.
+pub const SCHEDULE_PERIOD_MS_MAX: u64 = 10 * 366 * 24 * 60 * 60 * 1_000;
+/// How late a due time may fire whose schedule skips those that were missed.
+pub const SCHEDULE_LATE_MS_MAX: u64 = 60 * 1_000;
+/// Due times of one schedule that fire with one operation.
+pub const SCHEDULE_FIRINGS_AT_ONCE_MAX: usize = 64;
+/// Schedules that one agent has.
+pub const AGENT_SCHEDULES_MAX: usize = 64;
+/// Schedules that one turn sets and cancels.
+pub const TURN_SCHEDULE_CHANGES_MAX: usize = 256;
+/// Schedules of one region's agents.
+pub const REGION_SCHEDULES_MAX: usize = 262_144;
+/// Schedules returned by one page of a listing, and cancelled by one request.
+pub const LIST_SCHEDULES_MAX: u32 = 1_000;
 /// Items returned by one paged read through the admin interface.
 pub const INSPECT_ITEMS_MAX: u32 = 1_000;
 /// Agents returned by one page of a listing.

@@ -67,6 +67,19 @@ impl MessageId {
         Self::derived(parent, ordinal | SEND_BIT)
     }
 
+    /// The id of what the schedule `name` of `agent` sends for a due time. `generation` tells it from earlier
+    /// schedules of that name.
+    pub fn of_firing(agent: &AgentRef, name: &str, generation: u64, due_ms: u64) -> Self {
+        let mut hasher = Xxh3::new();
+        for text in [agent.as_str(), name] {
+            hasher.update(&(text.len() as u64).to_be_bytes());
+            hasher.update(text.as_bytes());
+        }
+        hasher.update(&generation.to_be_bytes());
+        hasher.update(&due_ms.to_be_bytes());
+        Self::hashed(hasher.digest128(), DERIVED_BIT)
+    }
+
     fn hashed(hash: u128, derived: u8) -> Self {
         let mut bytes = hash.to_be_bytes();
         bytes[6] = VERSION_HASHED | bytes[6] & 0x0f;
@@ -172,6 +185,11 @@ mod tests {
         }
         assert_ne!(MessageId::derived(router, 0), MessageId::derived(router, 1));
         assert_ne!(MessageId::derived(router, 0), MessageId::of_send(router, 0));
+        let firing = MessageId::of_firing(&agent, "rent", 7, 1_000);
+        assert_eq!(firing.kind(), MessageIdKind::Derived);
+        for other in [("ren", 7, 1_000), ("rent", 8, 1_000), ("rent", 7, 1_001)] {
+            assert_ne!(MessageId::of_firing(&agent, other.0, other.1, other.2), firing);
+        }
     }
 
     #[test]
@@ -181,6 +199,8 @@ mod tests {
         assert_eq!(keyed.to_string(), "a53817a3-8c29-8a5d-935d-c454a3c69ce9");
         assert_eq!(MessageId::derived(keyed, 7).to_string(), "47ba93dc-810c-8390-a713-5998c0732bad");
         assert_eq!(MessageId::of_send(keyed, 7), MessageId::derived(keyed, 0x8000_0007));
+        let firing = MessageId::of_firing(&agent, "rent", 7, 1_700_000_000_000);
+        assert_eq!(firing.to_string(), "2d2f5259-1de2-8902-b6a8-77b8ef1eb577");
     }
 
     #[test]

@@ -3,11 +3,14 @@
 
 use crate::{
     Command, Op, RegionMachine,
-    op::{CollectGarbage, CommitTurn, ForgetIds, RowChange},
+    op::{
+        CollectGarbage, CommitMessaging, CommitScheduling, CommitTurn, FireSchedule, ForgetIds, NewSchedule,
+        RowChange, ScheduleChange,
+    },
     table::{entities, replies::TurnReply},
     validate,
 };
-use afdg_types::{AgentRef, MessageId};
+use afdg_types::{AgentRef, MessageId, Missed, Timing, When};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -46,8 +49,33 @@ pub fn commands() -> Vec<Vec<u8>> {
         reply: TurnReply::Response(Bytes::from("reply")),
         recorded: false,
     };
+    let schedule = NewSchedule {
+        name: "rent".to_owned(),
+        when: When { timing: Timing::Every { period_ms: 1_000 }, start_ms: None, until_ms: None },
+        missed: Missed::All,
+        to: turn.agent.clone(),
+        method: "Do".to_owned(),
+        request: Bytes::from("request"),
+        first_due_ms: 5,
+        set_ms: 4,
+    };
+    let fire = FireSchedule {
+        agent: turn.agent.clone(),
+        name: "rent".to_owned(),
+        generation: 0,
+        due_ms: 5,
+        firings: vec![5, 6],
+        next_due_ms: Some(7),
+        now_ms: 6,
+    };
+    let other =
+        CommitTurn { message_id: MessageId::from_idempotency_key(&turn.agent, "other"), ..turn.clone() };
+    let messaging = CommitMessaging { turn: other, accepted: false, sends: Vec::new() };
+    let changes = vec![ScheduleChange::Set(schedule), ScheduleChange::Cancel { name: "x".to_owned() }];
     let ops = vec![
         Op::CommitTurn(turn),
+        Op::CommitScheduling(CommitScheduling { messaging, changes }),
+        Op::FireSchedule(fire),
         Op::ForgetIds(ForgetIds { now_s: 100 }),
         Op::CollectGarbage(CollectGarbage {}),
     ];

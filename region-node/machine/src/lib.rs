@@ -14,6 +14,7 @@
 //! | inbox | [`table::inbox`] | accepted sends that wait for their turn, and where each id stands |
 //! | outbox | [`table::outbox`] | sends of committed turns on their way to other agents |
 //! | dead letters | [`table::dead_letters`] | sends that were given up |
+//! | schedules | [`table::schedules`] | what agents are sent at set times, and how far each schedule is |
 //! | replies | [`table::replies`] | ids already answered, with the answer, and when each may be forgotten |
 //! | garbage | [`table::garbage`] | prefixes of entity rows that nobody reads any more |
 //! | refusals | [`table::refusals`] | agents whose turn was refused in this term |

@@ -93,6 +93,9 @@ impl RegionMachine {
             Op::FailAttempt(op) => op.apply(term, any_refused, numbers, rows)?,
             Op::SettleSends(op) => op.apply(numbers, rows)?,
             Op::SettleDeadLetter(op) => op.apply(numbers, rows)?,
+            Op::CommitScheduling(op) => op.apply(term, any_refused, numbers, rows)?,
+            Op::FireSchedule(op) => op.apply(numbers, rows)?,
+            Op::CancelSchedule(op) => op.apply(rows)?,
         };
         match outcome {
             OpOutcome::Duplicate { .. } | OpOutcome::RefusedOccupied => self.any_refused = true,
@@ -105,6 +108,9 @@ impl RegionMachine {
             | OpOutcome::AcceptedAgain { .. }
             | OpOutcome::SentAgain { .. }
             | OpOutcome::LetterIsOver { .. }
+            | OpOutcome::Fired { .. }
+            | OpOutcome::NotFired
+            | OpOutcome::Cancelled { .. }
             | OpOutcome::Done { .. } => {}
         }
         Ok(outcome)

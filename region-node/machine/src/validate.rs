@@ -1,6 +1,6 @@
 //! What must hold of a region's rows after every entry.
 
-use crate::table::{entities, inbox, mailbox, replies};
+use crate::table::{entities, inbox, mailbox, replies, schedules};
 use afdg_types::{Rows, RowsError, Slot};
 
 /// An invariant that does not hold. The message has every value.
@@ -14,6 +14,8 @@ pub enum Violation {
     UnmatchedSends(String),
     #[error("the id of an accepted send to {agent} was already answered: {id}")]
     AnsweredSendInInbox { agent: String, id: String },
+    #[error("schedules and how far they are don't match: {0}")]
+    UnmatchedSchedules(String),
     #[error("an entity row's key can't be read or lies in a wrong slot: {0}")]
     EntityKey(String),
     #[error("{0}")]
@@ -43,6 +45,9 @@ pub fn validate(rows: &dyn Rows) -> Result<(), Violation> {
                 id: send.message_id.to_string(),
             });
         }
+    }
+    if let Some(what) = schedules::unmatched(rows)? {
+        return Err(Violation::UnmatchedSchedules(what));
     }
     for (key, _) in rows.scan(entities::START, Some(entities::END), usize::MAX)? {
         let in_slot = entities::parse(&key)

@@ -1,10 +1,13 @@
 //! What an entry can ask for, one file each.
 
 mod accept_send;
+mod cancel_schedule;
 mod collect_garbage;
 mod commit_messaging;
+mod commit_scheduling;
 mod commit_turn;
 mod fail_attempt;
+mod fire_schedule;
 mod forget_ids;
 mod keep_id;
 mod record_turn;
@@ -12,10 +15,13 @@ mod settle_dead_letter;
 mod settle_sends;
 
 pub use accept_send::AcceptSend;
+pub use cancel_schedule::CancelSchedule;
 pub use collect_garbage::{CollectGarbage, GARBAGE_ROWS_PER_OP};
 pub use commit_messaging::CommitMessaging;
+pub use commit_scheduling::{CommitScheduling, NewSchedule, ScheduleChange};
 pub use commit_turn::{CommitTurn, RowChange};
 pub use fail_attempt::{FailAttempt, Next};
+pub use fire_schedule::{FireSchedule, Placed};
 pub use forget_ids::{FORGET_IDS_PER_OP, ForgetIds};
 pub use keep_id::KeepId;
 pub use record_turn::RecordTurn;
@@ -39,6 +45,9 @@ pub enum Op {
     FailAttempt(FailAttempt),
     SettleSends(SettleSends),
     SettleDeadLetter(SettleDeadLetter),
+    CommitScheduling(CommitScheduling),
+    FireSchedule(FireSchedule),
+    CancelSchedule(CancelSchedule),
 }
 
 /// What one operation did. Outcomes stand in the order of the operations.
@@ -66,6 +75,12 @@ pub enum OpOutcome {
     SentAgain { to: AgentRef, number: u64, bytes: usize },
     /// The dead letter is gone and is not tried again: its message stands in the inbox, or has taken effect.
     LetterIsOver { message_id: MessageId },
+    /// The schedule's messages are on their way, and it stands at its next due time.
+    Fired { placed: Vec<Placed> },
+    /// The schedule is not the one that was meant, or is not at that due time: nothing was sent.
+    NotFired,
+    /// The schedule that was meant is gone; whether it was there before.
+    Cancelled { was_there: bool },
     /// Nothing more is to be done for it; of housekeeping `more` says whether to go on.
     Done { more: bool },
 }

@@ -1,6 +1,6 @@
 //! The tables of a region, one file each. The first byte of a row's key names its table; numbers are
-//! never reused. In [`entities`], [`mailbox`], [`inbox`], [`outbox`], [`dead_letters`] and [`refusals`] the
-//! agent's slot comes next, so that a slot's rows are one range there; garbage names such ranges. Replies and
+//! never reused. In [`entities`], [`mailbox`], [`inbox`], [`outbox`], [`dead_letters`], [`schedules`] and
+//! [`refusals`] the agent's slot comes next, so that a slot's rows are one range there; garbage names such ranges. Replies and
 //! the places of accepted sends lie by message id; their values name the slot or the agent.
 
 pub mod dead_letters;
@@ -13,6 +13,7 @@ pub mod numbers;
 pub mod outbox;
 pub mod refusals;
 pub mod replies;
+pub mod schedules;
 
 use afdg_types::{AgentRef, RowsError, Slot};
 use bytes::{BufMut, Bytes};
@@ -26,6 +27,8 @@ const INBOX: u8 = 0x21;
 const ACCEPTED: u8 = 0x22;
 const OUTBOX: u8 = 0x23;
 const DEAD_LETTERS: u8 = 0x24;
+const SCHEDULES: u8 = 0x25;
+const SCHEDULE_PROGRESS: u8 = 0x26;
 const ROUTER_REPLIES: u8 = 0x30;
 const LASTING_REPLIES: u8 = 0x31;
 const EXPIRIES: u8 = 0x32;

@@ -25,14 +25,19 @@
 //! | `settle SENDER N... [dead:N]` | SettleSends |
 //! | `letter AGENT N retry` or `drop` | SettleDeadLetter |
 //!
+//! [`script_schedules`] has those of schedules.
+//!
 //! `ID` is a number for an id that lasts, and `rN` for one that a router made at millisecond N.
 
-use crate::region::{Region, agent, id, number_of};
+use crate::{
+    region::{Region, agent, id, number_of},
+    script_schedules,
+};
 use afdg_region_machine::{
     Command, Op, OpOutcome, Outcome,
     op::{
-        AcceptSend, CollectGarbage, CommitMessaging, CommitTurn, FailAttempt, ForgetIds, GivenUp, KeepId,
-        LetterVerdict, Next, RecordTurn, RowChange, SettleDeadLetter, SettleSends,
+        AcceptSend, CollectGarbage, CommitMessaging, CommitScheduling, CommitTurn, FailAttempt, ForgetIds,
+        GivenUp, KeepId, LetterVerdict, Next, RecordTurn, RowChange, SettleDeadLetter, SettleSends,
     },
     table::{
         dead_letters, entities,
@@ -154,6 +159,8 @@ fn parse_op(text: &str) -> Op {
             verdict: if *verdict == "retry" { LetterVerdict::TryAgain } else { LetterVerdict::Drop },
             now_ms: 9_500,
         }),
+        ["fire", rest @ ..] => script_schedules::fire(rest),
+        ["cancel", agent_key, name, generation] => script_schedules::cancel(agent_key, name, generation),
         _ => panic!("no operation: {text}"),
     }
 }
@@ -211,8 +218,11 @@ fn parse_id(text: &str) -> MessageId {
 }
 
 fn render_id(id: MessageId) -> String {
-    let router = if id.kind() == MessageIdKind::Router { "r" } else { "" };
-    format!("{router}{}", number_of(id))
+    match id.kind() {
+        MessageIdKind::Router => format!("r{}", number_of(id)),
+        MessageIdKind::Keyed => number_of(id).to_string(),
+        MessageIdKind::Derived => "a firing".to_owned(),
+    }
 }
 
 fn turn(agent: AgentRef, id: &str, effects: &[&str]) -> Op {
@@ -220,9 +230,11 @@ fn turn(agent: AgentRef, id: &str, effects: &[&str]) -> Op {
     turn.message_id = parse_id(id);
     turn.reply = TurnReply::Response(Bytes::copy_from_slice(id.as_bytes()));
     let key = |key: &str| Bytes::copy_from_slice(key.as_bytes());
-    let (mut accepted, mut sends) = (false, Vec::new());
+    let (mut accepted, mut sends, mut schedules) = (false, Vec::new(), Vec::new());
     for effect in effects {
-        if let Some(send) = effect.strip_prefix("send:") {
+        if let Some(change) = script_schedules::change(effect, &turn.agent) {
+            schedules.push(change);
+        } else if let Some(send) = effect.strip_prefix("send:") {
             let (to, number) = send.split_once(':').unwrap();
             sends.push(OutgoingSend {
                 to: agent_named(to),
@@ -251,7 +263,10 @@ fn turn(agent: AgentRef, id: &str, effects: &[&str]) -> Op {
             }
         }
     }
-    if accepted || !sends.is_empty() {
+    if !schedules.is_empty() {
+        let messaging = CommitMessaging { turn, accepted, sends };
+        Op::CommitScheduling(CommitScheduling { messaging, changes: schedules })
+    } else if accepted || !sends.is_empty() {
         Op::CommitMessaging(CommitMessaging { turn, accepted, sends })
     } else {
         Op::CommitTurn(turn)
@@ -302,6 +317,9 @@ fn render_op(outcome: &OpOutcome) -> String {
         OpOutcome::AcceptedAgain { send } => format!("accepted again: {}", render_id(send.message_id)),
         OpOutcome::SentAgain { to, number, bytes: _ } => format!("sent again to {}: {number}", to.key()),
         OpOutcome::LetterIsOver { message_id } => format!("{} is over", render_id(*message_id)),
+        OpOutcome::Fired { placed } => script_schedules::render_placed(placed),
+        OpOutcome::NotFired => "it does not stand there".to_owned(),
+        OpOutcome::Cancelled { was_there } => if *was_there { "cancelled" } else { "not there" }.to_owned(),
         OpOutcome::Done { more } => if *more { "more" } else { "done" }.to_owned(),
     }
 }
@@ -363,6 +381,7 @@ fn show(region: &Region) -> Vec<String> {
                 let (to, send) = (letter.to.key().to_owned(), render_send(&letter.send));
                 format!("{} dead letter {number} to {to}, {:?}: {send}", agent.key(), letter.side)
             }
+            0x25 | 0x26 => script_schedules::render_row(rows, key),
             0x30 | 0x31 => {
                 let message_id = MessageId::from_bytes(&key[1..]).unwrap();
                 let reply = replies::get(rows, message_id).unwrap().unwrap();
