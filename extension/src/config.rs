@@ -48,6 +48,16 @@ pub(crate) const CALL_MANY_RESPONSE_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub(crate) const CALL_MANY_PARALLEL_DEFAULT: u32 = 256;
 /// Calls of one `CallMany` in flight at the same time, at most.
 pub(crate) const CALL_MANY_PARALLEL_MAX: u32 = 1_000;
+/// Scatters through one extension at the same time.
+pub(crate) const SCATTERS_MAX: usize = 64;
+/// Agents that one scatter calls at the same time, if it does not say how many.
+pub(crate) const SCATTER_PARALLEL_DEFAULT: u32 = 256;
+/// Agents that one scatter calls at the same time, at most.
+pub(crate) const SCATTER_PARALLEL_MAX: u32 = 4_096;
+/// Regions that one scatter asks at the same time.
+pub(crate) const SCATTER_REGIONS_MAX: usize = 16;
+/// Bytes of results that wait for the clients of scatters to read them, all together.
+pub(crate) const SCATTER_UNREAD_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// How long the drain waits for calls in flight.
 pub(crate) const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
 /// The drain ends connections on which no call has been in flight for this long.

@@ -10,13 +10,14 @@ use crate::{
     headers,
     pipe::{self, PipeStream},
     region_questions::bounded,
+    scatter::{ScatterStream, Scatters},
 };
 use afdg_proto::{
     pb::v1::{
         AttachRequest, AttachResponse, CallManyRequest, CallManyResponse, CallRequest, CallResponse,
-        CallResult, PipeRequest, SendRequest, SendResponse, call_result, grid_server,
+        CallResult, PipeRequest, ScatterRequest, SendRequest, SendResponse, call_result, grid_server,
     },
-    status::of_grid_error,
+    status::{of_call_error, of_grid_error},
 };
 use afdg_runtime::Tasks;
 use afdg_types::{GridError, Reason, limits::CALL_MANY_CALLS_MAX};
@@ -29,11 +30,12 @@ pub(crate) struct Grid {
     caller: Caller,
     tasks: Tasks,
     pipe_unread: Budget,
+    scatters: Scatters,
 }
 
 impl Grid {
     pub(crate) fn new(caller: Caller, tasks: Tasks) -> Self {
-        Self { caller, tasks, pipe_unread: Budget::new(PIPE_UNREAD_BYTES_MAX) }
+        Self { caller, tasks, pipe_unread: Budget::new(PIPE_UNREAD_BYTES_MAX), scatters: Scatters::new() }
     }
 
     /// A call that does not leave if its turn among others comes after their deadline.
@@ -102,6 +104,17 @@ impl grid_server::Grid for Grid {
         self.caller.grid_attach(request.into_inner(), deadline).await.map(Response::new)
     }
 
+    type ScatterStream = ScatterStream;
+
+    async fn scatter(
+        &self,
+        request: Request<ScatterRequest>,
+    ) -> Result<Response<Self::ScatterStream>, Status> {
+        let deadline = transport_deadline(request.metadata())?;
+        let started = self.scatters.start(&self.caller, &self.tasks, request.into_inner(), deadline).await;
+        started.map(Response::new).map_err(|error| of_call_error(&error, ""))
+    }
+
     type PipeStream = PipeStream;
 
     async fn pipe(&self, request: Request<Streaming<PipeRequest>>) -> Result<Response<PipeStream>, Status> {
@@ -128,7 +141,7 @@ pub(crate) fn result_of(result: Result<CallResponse, Status>) -> CallResult {
 }
 
 /// The details of a status are the same message again, encoded.
-fn message_of(status: &Status) -> StatusMessage {
+pub(crate) fn message_of(status: &Status) -> StatusMessage {
     prost::Message::decode(status.details()).ok().filter(|_| !status.details().is_empty()).unwrap_or_else(
         || StatusMessage {
             code: status.code() as i32,

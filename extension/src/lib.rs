@@ -34,6 +34,7 @@ mod key_field;
 mod pipe;
 mod reflection;
 mod region_questions;
+mod scatter;
 mod server;
 mod wire;
 

@@ -37,6 +37,8 @@ use tonic_reflection::pb::v1::{
 
 #[path = "gateway/call_many.rs"]
 mod call_many;
+#[path = "gateway/scatter.rs"]
+mod scatter;
 
 struct FakeCatalog(RoutingTable);
 

@@ -13,6 +13,7 @@ pub mod process;
 mod region;
 mod regions;
 mod replica;
+mod scatter;
 mod server;
 mod service;
 

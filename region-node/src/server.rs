@@ -6,6 +6,7 @@ use crate::{
     node_file::NodeFile,
     region::Surroundings,
     regions::{self, CatalogHeard, Regions},
+    scatter::Scatters,
     service::RegionService,
 };
 use afdg_agent::host::{AgentHost, TypeDescription};
@@ -176,9 +177,13 @@ async fn start(
         heartbeat(catalog, regions.clone(), replicas.clone(), registered.node, heard),
     );
 
-    let endpoint = RegionNodeEndpoint::new(RegionService { regions: regions.clone(), here })
-        .max_decoding_message_size(FRAME_BYTES_MAX)
-        .max_encoding_message_size(FRAME_BYTES_MAX);
+    let endpoint = RegionNodeEndpoint::new(RegionService {
+        regions: regions.clone(),
+        here,
+        scatters: Scatters::default(),
+    })
+    .max_decoding_message_size(FRAME_BYTES_MAX)
+    .max_encoding_message_size(FRAME_BYTES_MAX);
     let endpoint = InterceptedService::new(endpoint, DemandToken(config.peer_token.clone()));
     let (reporter, health) = tonic_health::server::health_reporter();
     for service in HEALTH_SERVICES {

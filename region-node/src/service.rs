@@ -5,13 +5,15 @@ use crate::{
     inspect::{self, not_leader},
     region::{Admission, Outgoing, RegionHandle, ReplyTo, Surroundings},
     regions::Regions,
+    scatter::{self, Scatters},
 };
 use afdg_proto::{
     pb::internal::{
         self, ForwardFrame, Forwarded, InspectAgentRequest, InspectAgentResponse, ListAgentsRequest,
         ListAgentsResponse, ListBlockedAgentsRequest, ListBlockedAgentsResponse, ListDeadLettersRequest,
-        ListDeadLettersResponse, OutcomeFrame, SettleDeadLettersRequest, SettleDeadLettersResponse,
-        TransferLeaderRequest, TransferLeaderResponse, region_node_server::RegionNode,
+        ListDeadLettersResponse, OutcomeFrame, ScatterRequest, ScatterResponse, SettleDeadLettersRequest,
+        SettleDeadLettersResponse, TransferLeaderRequest, TransferLeaderResponse,
+        region_node_server::RegionNode,
     },
     status::of_grid_error,
 };
@@ -19,7 +21,7 @@ use afdg_types::{
     AgentRef, GridError, MessageId, NodeId, Probe, ProbeStage, Purpose, Reason, RegionId, Sending, Wait,
     limits,
 };
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use std::{pin::Pin, sync::Arc, time::Duration};
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -37,6 +39,7 @@ const FRAME_OUTCOMES_MAX: usize = 1_024;
 pub struct RegionService {
     pub regions: Regions,
     pub here: Surroundings,
+    pub scatters: Scatters,
 }
 
 impl RegionService {
@@ -155,7 +158,36 @@ impl RegionNode for RegionService {
         let settled = dead_letters::settle(&handle, &self.here.world, request).await;
         settled.map(Response::new).map_err(|error| of_grid_error(&error))
     }
+
+    type ScatterStream = Pin<Box<dyn Stream<Item = Result<ScatterResponse, Status>> + Send>>;
+
+    async fn scatter(
+        &self,
+        request: Request<Streaming<ScatterRequest>>,
+    ) -> Result<Response<Self::ScatterStream>, Status> {
+        let place = self.scatters.enter().map_err(|error| of_grid_error(&error))?;
+        let (start, asked) = begun(request.into_inner()).await?;
+        let handle = self.leading(start.region).map_err(|status| *status)?;
+        let pages = scatter::pages(handle, self.here.clone(), start, asked, place);
+        let pages = pages.map_err(|error| of_grid_error(&error))?;
+        Ok(Response::new(Box::pin(pages.map(|page| page.map_err(|error| of_grid_error(&error))))))
+    }
 }
+
+/// How long the first message of a stream may take to come.
+const STREAM_BEGINS_WITHIN: Duration = Duration::from_secs(5);
+
+/// What a scatter is to do, and that which follows it.
+async fn begun(mut requests: Streaming<ScatterRequest>) -> Result<(internal::ScatterStart, Asked), Status> {
+    let first = tokio::time::timeout(STREAM_BEGINS_WITHIN, requests.message()).await;
+    let first = first.map_err(|_| of_grid_error(&malformed("start", &"it has not come")))??;
+    let start = first.and_then(|first| first.start);
+    let start = start.ok_or_else(|| of_grid_error(&malformed("start", &"it is missing")))?;
+    let further = requests.take_while(|request| std::future::ready(request.is_ok())).map(|_| ());
+    Ok((start, futures::stream::iter([()]).chain(further).boxed()))
+}
+
+type Asked = futures::stream::BoxStream<'static, ()>;
 
 /// Reads messages until the connection ends, and hands each to its region.
 async fn take_in(

@@ -4,6 +4,7 @@
 pub mod afdg;
 pub mod client;
 pub mod cluster;
+pub mod counters;
 pub mod decoders;
 pub mod linearizability;
 pub mod load;

@@ -116,3 +116,11 @@ pub const ENTRY_BYTES_TARGET: usize = 1024 * 1024;
 pub const REGION_ENTRIES_IN_FLIGHT_MAX: usize = 4;
 /// How far ahead of the node's clock the time in a message id may be.
 pub const CLOCK_SKEW_MS_MAX: u64 = 10_000;
+/// Agents of one region that one scatter calls at the same time.
+pub const SCATTER_REGION_PARALLEL_MAX: usize = 256;
+/// How far a scatter gets ahead of the slowest agent of a region, in agents.
+pub const SCATTER_WINDOW_AGENTS_MAX: usize = 1_024;
+/// Outcomes in one page of a scatter.
+pub const SCATTER_PAGE_OUTCOMES_MAX: usize = 256;
+/// Bytes of responses past which a page of a scatter takes no more of them.
+pub const SCATTER_PAGE_BYTES_TARGET: usize = 256 * 1024;

@@ -25,6 +25,15 @@ impl Slot {
         };
         Slot((hash % u64::from(SLOTS)) as u16)
     }
+
+    /// The slot of all agents of a type whose keys begin with `key_prefix`, if it holds a whole tag; they may
+    /// be in any slot otherwise.
+    pub fn of_prefix(agent_type: &str, key_prefix: &str) -> Option<Self> {
+        if tag(key_prefix).len() == key_prefix.len() {
+            return None;
+        }
+        AgentRef::new(agent_type, key_prefix).ok().map(|agent| Self::of(&agent))
+    }
 }
 
 impl fmt::Display for Slot {
@@ -77,6 +86,16 @@ mod tests {
         assert_eq!(tag("a{}b"), "a{}b");
         assert_eq!(tag("a{b"), "a{b");
         assert_eq!(tag("a{b}c}"), "b");
+    }
+
+    #[test]
+    fn a_prefix_with_a_whole_tag_is_of_one_slot() {
+        let of = |prefix: &str| Slot::of_prefix("bank.v1.Account", prefix);
+        let alice = Slot::of(&AgentRef::new("bank.v1.Account", "alice").unwrap());
+        assert_eq!([of("{alice}"), of("{alice}/s"), of("{alice}{")], [Some(alice); 3]);
+        for open in ["", "alice", "{", "{alice", "a{}", "{}b{c}"] {
+            assert_eq!(of(open), None, "{open}");
+        }
     }
 
     #[test]

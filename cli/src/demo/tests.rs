@@ -6,7 +6,8 @@ use afdg_example_shop::v1;
 use afdg_proto::{
     pb::v1::{
         AttachRequest, AttachResponse, CallManyRequest, CallManyResponse, CallRequest, CallResponse,
-        CallResult, PipeRequest, PipeResponse, SendRequest, SendResponse, call_result,
+        CallResult, PipeRequest, PipeResponse, ScatterRequest, ScatterResponse, SendRequest, SendResponse,
+        call_result,
         grid_server::{Grid, GridServer},
         pipe_request,
     },
@@ -90,6 +91,12 @@ impl Grid for StandIn {
     }
 
     async fn call_many(&self, _: Request<CallManyRequest>) -> Result<Response<CallManyResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    type ScatterStream = BoxStream<'static, Result<ScatterResponse, Status>>;
+
+    async fn scatter(&self, _: Request<ScatterRequest>) -> Result<Response<Self::ScatterStream>, Status> {
         Err(Status::unimplemented("not here"))
     }
 

@@ -1,14 +1,15 @@
 //! The pool: one client an address.
 
 use crate::{
-    ForwardError, ForwardResult, InFlight,
+    ForwardError, ForwardResult, InFlight, ScatterPages,
     link::{CONNECT_MS_MAX, Link, NodeClient},
 };
 use afdg_proto::{
     pb::internal::{
         Forwarded, InspectAgentRequest, InspectAgentResponse, ListAgentsRequest, ListAgentsResponse,
         ListBlockedAgentsRequest, ListBlockedAgentsResponse, ListDeadLettersRequest, ListDeadLettersResponse,
-        SettleDeadLettersRequest, SettleDeadLettersResponse, TransferLeaderRequest, TransferLeaderResponse,
+        ScatterStart, SettleDeadLettersRequest, SettleDeadLettersResponse, TransferLeaderRequest,
+        TransferLeaderResponse,
     },
     peer_auth::PeerToken,
     status::to_call_error,
@@ -167,6 +168,12 @@ impl RegionClient {
         timeout: Duration,
     ) -> Result<TransferLeaderResponse, CallError> {
         self.ask(timeout, async |mut node| node.transfer_leader(request).await).await
+    }
+
+    /// Begins a scatter's part in one region; the node must lead it.
+    pub async fn scatter(&self, start: ScatterStart, timeout: Duration) -> Result<ScatterPages, CallError> {
+        let open = async |node| ScatterPages::open(node, start).await.map(Response::new);
+        self.ask(timeout, open).await
     }
 
     async fn ask<T, F>(&self, timeout: Duration, ask: impl FnOnce(NodeClient) -> F) -> Result<T, CallError>

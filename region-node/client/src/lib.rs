@@ -13,6 +13,7 @@ mod clients;
 mod frames;
 mod in_flight;
 mod link;
+mod scatter;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod traffic;
@@ -20,3 +21,4 @@ mod traffic;
 pub use answer::{Answer, ForwardError, ForwardResult};
 pub use clients::{RegionClient, RegionClients};
 pub use in_flight::InFlight;
+pub use scatter::{ScatterPage, ScatterPages};

@@ -3,15 +3,19 @@
 use afdg_proto::pb::internal::{
     ForwardFrame, Forwarded, InspectAgentRequest, InspectAgentResponse, ListAgentsRequest,
     ListAgentsResponse, ListBlockedAgentsRequest, ListBlockedAgentsResponse, ListDeadLettersRequest,
-    ListDeadLettersResponse, Outcome, OutcomeFrame, SettleDeadLettersRequest, SettleDeadLettersResponse,
-    TransferLeaderRequest, TransferLeaderResponse, outcome,
+    ListDeadLettersResponse, Outcome, OutcomeFrame, ScatterRequest, ScatterResponse, ScatterStart,
+    SettleDeadLettersRequest, SettleDeadLettersResponse, TransferLeaderRequest, TransferLeaderResponse,
+    outcome,
     region_node_server::{RegionNode, RegionNodeServer},
 };
 use afdg_runtime::{Incoming, Net, TcpNet};
 use afdg_types::limits::FRAME_BYTES_MAX;
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
@@ -19,6 +23,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// What a fake node does with one message; none leaves it without an answer.
 pub type Answering = dyn Fn(&Forwarded) -> Option<outcome::Result> + Send + Sync;
+
+/// What a fake node answers to a scatter: its pages, one for each that is asked for.
+pub type Scattering = dyn Fn(&ScatterStart) -> Vec<Result<ScatterResponse, Status>> + Send + Sync;
 
 /// A region node in this process.
 pub struct FakeNode {
@@ -30,6 +37,9 @@ pub struct FakeNode {
 struct State {
     answering: Mutex<Arc<Answering>>,
     received: Mutex<Vec<Forwarded>>,
+    scattering: Mutex<Arc<Scattering>>,
+    scatters: Mutex<Vec<ScatterStart>>,
+    pages_asked: AtomicUsize,
     cut: broadcast::Sender<()>,
 }
 
@@ -46,6 +56,9 @@ impl FakeNode {
         let state = Arc::new(State {
             answering: Mutex::new(Arc::new(answering)),
             received: Mutex::default(),
+            scattering: Mutex::new(Arc::new(|_| Vec::new())),
+            scatters: Mutex::default(),
+            pages_asked: AtomicUsize::new(0),
             cut: broadcast::Sender::new(1),
         });
         let service = RegionNodeServer::new(Service(Arc::clone(&state)))
@@ -66,6 +79,19 @@ impl FakeNode {
     /// The messages that have come, in order.
     pub fn received(&self) -> Vec<Forwarded> {
         lock(&self.state.received).clone()
+    }
+
+    /// Answers scatters so from now on.
+    pub fn scatter(
+        &self,
+        scattering: impl Fn(&ScatterStart) -> Vec<Result<ScatterResponse, Status>> + Send + Sync + 'static,
+    ) {
+        *lock(&self.state.scattering) = Arc::new(scattering);
+    }
+
+    /// The scatters that have come, in order, and how many pages were asked for in all of them.
+    pub fn scatters(&self) -> (Vec<ScatterStart>, usize) {
+        (lock(&self.state.scatters).clone(), self.state.pages_asked.load(Ordering::SeqCst))
     }
 
     /// Breaks all connections' streams.
@@ -165,5 +191,31 @@ impl RegionNode for Service {
         _: Request<SettleDeadLettersRequest>,
     ) -> Result<Response<SettleDeadLettersResponse>, Status> {
         Ok(Response::new(SettleDeadLettersResponse::default()))
+    }
+
+    type ScatterStream = Pin<Box<dyn Stream<Item = Result<ScatterResponse, Status>> + Send>>;
+
+    async fn scatter(
+        &self,
+        request: Request<Streaming<ScatterRequest>>,
+    ) -> Result<Response<Self::ScatterStream>, Status> {
+        let mut requests = request.into_inner();
+        let start = requests.message().await?.and_then(|first| first.start);
+        let start = start.ok_or_else(|| Status::invalid_argument("no start"))?;
+        let scattering = Arc::clone(&lock(&self.0.scattering));
+        let pages = scattering(&start).into_iter();
+        lock(&self.0.scatters).push(start);
+        let state = (Arc::clone(&self.0), requests, pages, true);
+        let pages = futures::stream::unfold(state, |(state, mut requests, mut pages, asked)| async move {
+            if !asked {
+                requests.message().await.ok().flatten()?;
+            }
+            state.pages_asked.fetch_add(1, Ordering::SeqCst);
+            let page = pages.next()?;
+            // A sign of life comes without being asked for.
+            let owed = page.as_ref().is_ok_and(|page| page.outcomes.is_empty());
+            Some((page, (state, requests, pages, owed)))
+        });
+        Ok(Response::new(Box::pin(pages)))
     }
 }

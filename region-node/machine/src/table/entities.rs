@@ -25,6 +25,18 @@ pub fn parse(key: &[u8]) -> Option<(AgentRef, &[u8])> {
     Some((agent, &key[end..]))
 }
 
+/// Where those of the slot's agents of a type begin whose key has `key_bytes` bytes and begins with
+/// `key_prefix`. Before them are the type's agents with shorter keys.
+pub fn of_type(slot: Slot, agent_type: &str, key_bytes: u16, key_prefix: &str) -> Vec<u8> {
+    let mut key = slot_prefix(slot).to_vec();
+    // No type's name is longer than the field holds.
+    key.push(agent_type.len() as u8);
+    key.extend_from_slice(agent_type.as_bytes());
+    key.extend_from_slice(&key_bytes.to_be_bytes());
+    key.extend_from_slice(key_prefix.as_bytes());
+    key
+}
+
 /// Where all rows of `slot` begin.
 pub fn slot_prefix(slot: Slot) -> [u8; 3] {
     let [high, low] = slot.0.to_be_bytes();

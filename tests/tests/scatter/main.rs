@@ -1,0 +1,4 @@
+//! One message to all agents of a type, through the whole grid.
+
+mod all;
+mod failures;
