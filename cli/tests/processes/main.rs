@@ -9,6 +9,7 @@ mod catch_up;
 mod demo;
 mod frozen;
 mod kill;
+mod orders;
 mod refusals;
 mod terminate;
 mod transfers;

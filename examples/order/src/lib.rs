@@ -32,7 +32,7 @@
 //!
 //! Where to look: the messages and methods in `proto/order/v1/order.proto`, then `order.rs` (the
 //! workflow), `product.rs`, `account.rs`, `inbox.rs`, and how to test them without a cluster in
-//! `tests.rs`. `cli/tests/processes/orders.rs` in this repository runs 2,000 orders on a grid whose
+//! `tests.rs`. `cli/tests/processes/orders` in this repository runs 2,000 orders on a grid whose
 //! leaders are killed all the time, and counts every unit, cent and confirmation. A program hosts them
 //! with `NativeHost::new().with(order()).with(product()).with(account()).with(inbox())`.
 
