@@ -124,6 +124,8 @@ mod tests {
         for line in [
             "afdg call bank.v1.Account/alice Deposit {\"cents\":500} --endpoint http://a:1 --timeout 5s",
             "afdg call bank.v1.Account/alice GetBalance -o json",
+            "afdg call bank.v1.Account/* GetBalance --parallel 8 -o json",
+            "afdg send bank.v1.Account/de-* Deposit {} --exact",
             "afdg send bank.v1.Account/alice Deposit {\"cents\":500} --delay 5s --idempotency-key k",
             "afdg attach bank.v1.Account/alice Deposit 01980a0e-6c1c-7b60-8b1e-0f4d7c1f2a33",
             "afdg attach bank.v1.Account/alice Deposit --idempotency-key k --timeout 5s",
@@ -157,6 +159,7 @@ mod tests {
             "afdg",
             "afdg call bank.v1.Account/alice",
             "afdg call a.B/c M {} --timeout 5",
+            "afdg call a.B/* M {} --parallel 0",
             "afdg region transfer-leader 3 node-2",
             "afdg agent inspect a.B/c --items 0",
             "afdg agent blocked --limit 0",

@@ -119,3 +119,62 @@ fn a_grid_serves_calls_and_its_data_outlasts_a_restart() {
     assert_eq!(again.json(&["call", alice, "GetBalance"])["cents"], "500");
     again.stop();
 }
+
+#[test]
+fn a_pattern_reaches_all_agents_and_tells_of_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let grid = Grid::start(&[], &folder.path().join("ready.json"));
+    for (key, cents) in [("de-1", 500), ("de-2", 50), ("fr-1", 70)] {
+        let agent = format!("bank.v1.Account/{key}");
+        grid.json(&["call", &agent, "Deposit", &format!(r#"{{"cents":{cents}}}"#)]);
+    }
+    let lines = |text: &str| {
+        let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let (code, stdout, stderr) = grid.run(&["call", "bank.v1.Account/*", "GetBalance"]);
+    assert_eq!((code, stderr.as_str()), (Some(0), "3 agents: 3 ok, 0 failed\n"));
+    let all = [("de-1", 500), ("de-2", 50), ("fr-1", 70)];
+    let shown = all.map(|(key, cents)| format!(r#"bank.v1.Account/{key}  {{"cents":"{cents}"}}"#));
+    assert_eq!(lines(&stdout), shown);
+
+    // One of them can't, which is told, and decides the exit code; a repeat says the same.
+    let withdraw = ["call", "bank.v1.Account/de-*", "Withdraw", r#"{"cents":100}"#, "--idempotency-key", "k"];
+    for _ in 0..2 {
+        let (code, stdout, stderr) = grid.run(&[&withdraw[..], &["--parallel", "1", "-o", "json"]].concat());
+        assert_eq!((code, stderr.as_str()), (Some(1), "2 agents: 1 ok, 1 failed\n"));
+        let [one, two] = &lines(&stdout)[..] else { panic!("{stdout}") };
+        let (one, two): (Value, Value) =
+            (serde_json::from_str(one).unwrap(), serde_json::from_str(two).unwrap());
+        assert_eq!(
+            (&one["agent"], &one["response"]["cents"]),
+            (&"bank.v1.Account/de-1".into(), &"400".into())
+        );
+        assert_eq!(
+            (&two["agent"], &two["error"]["reason"]),
+            (&"bank.v1.Account/de-2".into(), &"BALANCE_SHORT".into())
+        );
+    }
+    let (code, stdout, stderr) = grid.run(&["send", "bank.v1.Account/fr-*", "Deposit", r#"{"cents":1}"#]);
+    assert_eq!((code, stdout.as_str()), (Some(0), "bank.v1.Account/fr-1  accepted\n"), "{stderr}");
+    let (code, stdout, stderr) = grid.run(&["call", "bank.v1.Account/none*", "GetBalance"]);
+    assert_eq!(
+        (code, stdout.as_str(), stderr.as_str()),
+        (Some(0), "", "no agent answered to bank.v1.Account/none*\n")
+    );
+
+    // A key that ends with a star is one agent's where it is meant so.
+    assert_eq!(grid.json(&["call", "bank.v1.Account/fr-*", "GetBalance", "--exact"])["cents"], "0");
+    for (arguments, told) in [
+        (&["call", "bank.v1.Account/*-1", "GetBalance"][..], "can only be the last character"),
+        (&["call", "bank.v1.Account/*", "Deposit", r#"{"account":"de-1"}"#], "leave 'account' out"),
+        (&["call", "bank.v1.Account/de-1", "GetBalance", "--parallel", "2"], "goes with a pattern"),
+        (&["send", "bank.v1.Account/*", "Deposit", "{}", "--delay", "5s"], "goes with one agent"),
+        (&["call", "bank.v1.Acount/*", "GetBalance"], "it has: "),
+    ] {
+        let (code, _, stderr) = grid.run(arguments);
+        assert!(code == Some(2) && stderr.contains(told), "{arguments:?}: {stderr}");
+    }
+    grid.stop();
+}

@@ -348,6 +348,36 @@ class Tests:
         assert values == list(range(1, count + 1))
         assert self.count(name) == count
 
+    def test_a_scatter_reaches_all_agents_with_a_prefix_and_goes_on_where_it_broke(self):
+        prefix, count = key("scatter"), 400
+        calls = [
+            grid_pb2.CallRequest(
+                agent=f"counter.v1.Counter/{prefix}-{number}", method="Add", request=delta(number)
+            )
+            for number in range(count)
+        ]
+        self.grid.CallMany(grid_pb2.CallManyRequest(calls=calls, parallel_max=64), timeout=SECONDS)
+        request = grid_pb2.ScatterRequest(
+            type="counter.v1.Counter", key_prefix=prefix, method="Add", request=delta(1000), parallel_max=8
+        )
+        values = {}
+
+        def take(page):
+            for result in page.results:
+                value = counter_pb2.Count.FromString(result.response).value
+                assert values.setdefault(result.agent, value) == value, f"{result.agent} changed its answer"
+
+        stream = self.grid.Scatter(request, timeout=SECONDS)
+        first = next(stream)
+        take(first)
+        stream.cancel()
+        request.resume_token = first.resume_token
+        for page in self.grid.Scatter(request, timeout=SECONDS):
+            take(page)
+        expected = {f"counter.v1.Counter/{prefix}-{number}": number + 1000 for number in range(count)}
+        assert values == expected, f"{len(values)} of {count}"
+        assert self.count(f"{prefix}-7") == 1007
+
     def test_reflection_tells_what_there_is(self):
         database = ProtoReflectionDescriptorDatabase(self.channel)
         wanted = {"counter.v1.Counter", "bank.v1.Account", "shop.v1.Customer", "afdg.v1.Grid"}

@@ -56,7 +56,7 @@ pub async fn run(args: AttachArgs, output: &mut Output) -> anyhow::Result<u8> {
         (None, key) => Message::IdempotencyKey(key.unwrap_or_default()),
     };
     let client = Client::connect(&args.endpoint).await?;
-    let method = look_up(&client, &agent, &args.method, args.timeout).await?;
+    let method = look_up(&client, agent.agent_type(), &args.method, args.timeout).await?;
     let mut attach = Request::new(AttachRequest {
         agent: agent.to_string(),
         message: Some(message),

@@ -1,7 +1,8 @@
-//! `afdg call`, `afdg send`, `afdg attach`: one message to one agent, in JSON.
+//! `afdg call`, `afdg send`, `afdg attach`: one message to one agent or to many, in JSON.
 
 pub mod attach;
 mod input;
+mod many;
 pub mod send;
 mod transcode;
 
@@ -10,14 +11,15 @@ pub use transcode::{Types, methods_shown};
 use crate::{
     arguments::{EndpointArgs, OutputArgs, duration},
     client::{CallFailure, Client},
-    failure::{Usage, tell_error},
+    failure::{tell_error, usage},
     output::Output,
 };
 use afdg_proto::pb::{admin::ListTypesRequest, v1::CallRequest};
 use afdg_runtime::{Entropy, SystemEntropy, process};
-use afdg_types::{AgentRef, limits::IDEMPOTENCY_KEY_BYTES_MAX};
+use afdg_types::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use anyhow::Context;
 use clap::Args;
+use many::{Message, Recipient};
 use std::time::Duration;
 use tonic::Request;
 use transcode::Method;
@@ -31,12 +33,18 @@ const ANSWER_GRACE_MS: u64 = 2_000;
   afdg call bank.v1.Account/alice GetBalance
   afdg call bank.v1.Account/alice Deposit @deposit.json --idempotency-key order-17
   echo '{\"cents\":500}' | afdg call bank.v1.Account/alice Deposit -
+  afdg call 'bank.v1.Account/*' GetBalance
+  afdg call 'bank.v1.Account/de-*' Deposit '{\"cents\":5}' --parallel 64 --timeout 5m
+
+A '*' at the end of the key, in quotes, calls every agent of the type that has data and whose key
+begins so: a line for each as it answers (with -o json one JSON value each), a count on standard
+error, exit status 1 if any failed. With the same --idempotency-key nothing takes effect twice.
 
 Numbers of 64 bits are printed as JSON strings, as protobuf's JSON mapping says; both are read.
 With -o json an error is JSON as well, on standard error.
 'afdg type list' shows the agent types, 'afdg type describe TYPE' their methods and fields.")]
 pub struct CallArgs {
-    /// The agent's type and key, such as bank.v1.Account/alice
+    /// The agent's type and key, such as bank.v1.Account/alice; 'TYPE/*' and 'TYPE/PREFIX*' stand for many
     #[arg(value_name = "TYPE/KEY")]
     agent: String,
     /// One of the type's methods, such as Deposit
@@ -47,21 +55,61 @@ pub struct CallArgs {
     /// Repeating a call with the same key and request has no second effect [default: a new one]
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
-    /// How long the call may take
+    /// How long the call may take, or all of them
     #[arg(long, default_value = "30s", value_parser = duration)]
     timeout: Duration,
+    #[command(flatten)]
+    many: ManyArgs,
     #[command(flatten)]
     endpoint: EndpointArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
 
+/// For commands that take a pattern in place of an agent's key.
+#[derive(Args, Debug)]
+struct ManyArgs {
+    /// How many agents are called at the same time, where there are many [default: 256]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    parallel: Option<u32>,
+    /// Takes the key as it stands, even with a '*' in it
+    #[arg(long)]
+    exact: bool,
+}
+
+impl ManyArgs {
+    fn recipient(&self, agent: &str) -> anyhow::Result<Recipient> {
+        let recipient = Recipient::parse(agent, self.exact)?;
+        match (&recipient, self.parallel) {
+            (Recipient::One(_), Some(_)) => {
+                usage("--parallel goes with a pattern of agents, such as 'TYPE/*'")
+            }
+            _ => Ok(recipient),
+        }
+    }
+}
+
 pub async fn run(args: CallArgs, output: &mut Output) -> anyhow::Result<u8> {
-    let agent: AgentRef = args.agent.parse().map_err(|error| Usage(format!("{error}")))?;
+    let recipient = args.many.recipient(&args.agent)?;
     check_idempotency_key(args.idempotency_key.as_deref())?;
     let json = input::read(&args.json)?;
+    let agent = match recipient {
+        Recipient::One(agent) => agent,
+        Recipient::Many(pattern) => {
+            let message = Message {
+                pattern: &pattern,
+                method: &args.method,
+                json: &json,
+                idempotency_key: args.idempotency_key,
+                timeout: args.timeout,
+                parallel_max: args.many.parallel.unwrap_or(0),
+                send: false,
+            };
+            return many::run(message, &args.endpoint, args.output.output, output).await;
+        }
+    };
     let client = Client::connect(&args.endpoint).await?;
-    let method = look_up(&client, &agent, &args.method, args.timeout).await?;
+    let method = look_up(&client, agent.agent_type(), &args.method, args.timeout).await?;
     let request = method.encode(agent.key(), &json)?;
 
     // With a key of its own, a call with an unknown outcome can be repeated safely. Reads need none.
@@ -95,7 +143,7 @@ pub async fn run(args: CallArgs, output: &mut Output) -> anyhow::Result<u8> {
 fn check_idempotency_key(key: Option<&str>) -> anyhow::Result<()> {
     match key {
         Some(key) if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX => {
-            crate::failure::usage(format!("--idempotency-key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes"))
+            usage(format!("--idempotency-key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes"))
         }
         _ => Ok(()),
     }
@@ -104,7 +152,7 @@ fn check_idempotency_key(key: Option<&str>) -> anyhow::Result<()> {
 /// The method as the grid describes it.
 async fn look_up(
     client: &Client,
-    agent: &AgentRef,
+    agent_type: &str,
     method: &str,
     timeout: Duration,
 ) -> anyhow::Result<Method> {
@@ -112,7 +160,7 @@ async fn look_up(
         let (endpoint, ms) = (client.endpoint(), timeout.as_millis());
         anyhow::anyhow!("{endpoint} has not told its agent types within {ms} ms; nothing was sent")
     })??;
-    types.method(agent.agent_type(), method)
+    types.method(agent_type, method)
 }
 
 /// The agent types that the grid knows.

@@ -1,15 +1,17 @@
 //! `afdg send`: one message that nobody waits for.
 
-use super::{ANSWER_GRACE_MS, check_idempotency_key, input, look_up};
+use super::{
+    ANSWER_GRACE_MS, ManyArgs, check_idempotency_key, input, look_up,
+    many::{self, Message, Recipient},
+};
 use crate::{
     arguments::{EndpointArgs, Format, OutputArgs, duration},
     client::{CallFailure, Client},
-    failure::{Usage, tell_error},
+    failure::{tell_error, usage},
     output::Output,
 };
 use afdg_proto::pb::v1::SendRequest;
 use afdg_runtime::{Entropy, SystemEntropy, process};
-use afdg_types::AgentRef;
 use clap::Args;
 use serde_json::json;
 use std::time::Duration;
@@ -22,10 +24,13 @@ once, and is tried again if its handler fails. 'afdg attach' waits for its resul
 
 Examples:
   afdg send bank.v1.Account/alice Deposit '{\"cents\":500}'
-  afdg send bank.v1.Account/alice Deposit '{\"cents\":500}' --delay 10m --idempotency-key order-17"
+  afdg send bank.v1.Account/alice Deposit '{\"cents\":500}' --delay 10m --idempotency-key order-17
+  afdg send 'bank.v1.Account/*' Deposit '{\"cents\":5}'
+
+A '*' at the end of the key sends to every agent of the type that has data and whose key begins so."
 )]
 pub struct SendArgs {
-    /// The agent's type and key, such as bank.v1.Account/alice
+    /// The agent's type and key, such as bank.v1.Account/alice; 'TYPE/*' and 'TYPE/PREFIX*' stand for many
     #[arg(value_name = "TYPE/KEY")]
     agent: String,
     /// One of the type's methods, such as Deposit
@@ -43,17 +48,37 @@ pub struct SendArgs {
     #[arg(long, default_value = "30s", value_parser = duration)]
     timeout: Duration,
     #[command(flatten)]
+    many: ManyArgs,
+    #[command(flatten)]
     endpoint: EndpointArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
 
 pub async fn run(args: SendArgs, output: &mut Output) -> anyhow::Result<u8> {
-    let agent: AgentRef = args.agent.parse().map_err(|error| Usage(format!("{error}")))?;
+    let recipient = args.many.recipient(&args.agent)?;
     check_idempotency_key(args.idempotency_key.as_deref())?;
     let json = input::read(&args.json)?;
+    let agent = match recipient {
+        Recipient::One(agent) => agent,
+        Recipient::Many(_) if args.delay.is_some() => {
+            return usage("--delay goes with one agent, not with a pattern of them");
+        }
+        Recipient::Many(pattern) => {
+            let message = Message {
+                pattern: &pattern,
+                method: &args.method,
+                json: &json,
+                idempotency_key: args.idempotency_key,
+                timeout: args.timeout,
+                parallel_max: args.many.parallel.unwrap_or(0),
+                send: true,
+            };
+            return many::run(message, &args.endpoint, args.output.output, output).await;
+        }
+    };
     let client = Client::connect(&args.endpoint).await?;
-    let method = look_up(&client, &agent, &args.method, args.timeout).await?;
+    let method = look_up(&client, agent.agent_type(), &args.method, args.timeout).await?;
     // With a key of its own, a message with an unknown outcome can be repeated safely.
     let key = args.idempotency_key.unwrap_or_else(|| format!("cli-{}", SystemEntropy.random_name()));
     let mut send = Request::new(SendRequest {

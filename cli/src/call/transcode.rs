@@ -8,6 +8,7 @@ use prost_reflect::{
     DescriptorPool, DynamicMessage, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor,
     MethodDescriptor, SerializeOptions, ServiceDescriptor, Value,
 };
+use serde_json::ser::Formatter;
 
 /// Full names of the options in `afdg/options.proto`.
 const KEY_OPTION: &str = "afdg.key";
@@ -78,17 +79,7 @@ impl Method {
 
     /// The request as protobuf, with the agent's key filled in.
     pub fn encode(&self, key: &str, json: &str) -> anyhow::Result<Vec<u8>> {
-        let input = self.descriptor.input();
-        let mut reader = serde_json::Deserializer::from_str(json);
-        let message = DynamicMessage::deserialize(input.clone(), &mut reader)
-            .and_then(|message| reader.end().map(|()| message));
-        let mut message = message.map_err(|error| {
-            Usage(format!(
-                "the request is no {} in JSON: {error}; {}",
-                input.full_name(),
-                fields_of(&input, self.key_field().as_ref())
-            ))
-        })?;
+        let mut message = self.read(json)?;
         if let Some(field) = self.key_field() {
             let given = message.get_field(&field);
             match given.as_str() {
@@ -105,11 +96,49 @@ impl Method {
         Ok(message.encode_to_vec())
     }
 
+    /// The request as protobuf, without a key: the grid fills in each agent's.
+    pub fn encode_for_many(&self, json: &str) -> anyhow::Result<Vec<u8>> {
+        let message = self.read(json)?;
+        match self.key_field() {
+            Some(field) if message.get_field(&field).as_str() != Some("") => {
+                let name = field.json_name();
+                usage(format!(
+                    "the request's '{name}' is one agent's key; leave '{name}' out for many agents"
+                ))
+            }
+            _ => Ok(message.encode_to_vec()),
+        }
+    }
+
+    fn read(&self, json: &str) -> anyhow::Result<DynamicMessage> {
+        let input = self.descriptor.input();
+        let mut reader = serde_json::Deserializer::from_str(json);
+        let message = DynamicMessage::deserialize(input.clone(), &mut reader)
+            .and_then(|message| reader.end().map(|()| message));
+        let message = message.map_err(|error| {
+            Usage(format!(
+                "the request is no {} in JSON: {error}; {}",
+                input.full_name(),
+                fields_of(&input, self.key_field().as_ref())
+            ))
+        })?;
+        Ok(message)
+    }
+
     /// A response as JSON, fields with default values included.
     pub fn decode(&self, response: &[u8]) -> anyhow::Result<String> {
         let output = self.descriptor.output();
         as_json(&output, response)
             .with_context(|| format!("the agent's response is no {}", output.full_name()))
+    }
+
+    /// A response as JSON on one line.
+    pub fn decode_line(&self, response: &[u8]) -> anyhow::Result<String> {
+        let output = self.descriptor.output();
+        let mut text = Vec::new();
+        let written = write_json(&output, response, &mut serde_json::Serializer::new(&mut text));
+        written.with_context(|| format!("the agent's response is no {}", output.full_name()))?;
+        Ok(String::from_utf8(text)?)
     }
 
     /// A request as JSON, fields with default values included.
@@ -133,11 +162,19 @@ impl Method {
 }
 
 fn as_json(message: &MessageDescriptor, bytes: &[u8]) -> anyhow::Result<String> {
-    let message = DynamicMessage::decode(message.clone(), bytes)?;
     let mut text = Vec::new();
-    let mut writer = serde_json::Serializer::pretty(&mut text);
-    message.serialize_with_options(&mut writer, &SerializeOptions::new().skip_default_fields(false))?;
+    write_json(message, bytes, &mut serde_json::Serializer::pretty(&mut text))?;
     Ok(String::from_utf8(text)?)
+}
+
+fn write_json<F: Formatter>(
+    message: &MessageDescriptor,
+    bytes: &[u8],
+    writer: &mut serde_json::Serializer<&mut Vec<u8>, F>,
+) -> anyhow::Result<()> {
+    let message = DynamicMessage::decode(message.clone(), bytes)?;
+    message.serialize_with_options(writer, &SerializeOptions::new().skip_default_fields(false))?;
+    Ok(())
 }
 
 fn flag(options: &DynamicMessage, option: &ExtensionDescriptor) -> bool {
@@ -273,6 +310,13 @@ mod tests {
             serde_json::from_str::<Json>(&text).unwrap(),
             json!({"cents": "500", "kind": "KIND_SAVINGS"})
         );
+        assert_eq!(
+            deposit.decode_line(b"\x08\xf4\x03").unwrap(),
+            r#"{"cents":"500","kind":"KIND_UNSPECIFIED"}"#
+        );
+        assert_eq!(deposit.encode_for_many(r#"{"cents": 500}"#).unwrap(), b"\x10\xf4\x03");
+        let named = deposit.encode_for_many(r#"{"account":"alice"}"#).unwrap_err().to_string();
+        assert!(named.contains("leave 'account' out"), "{named}");
         // A balance of zero is shown, although protobuf leaves it out.
         assert_eq!(serde_json::from_str::<Json>(&deposit.decode(b"").unwrap()).unwrap()["cents"], "0");
     }
