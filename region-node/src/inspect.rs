@@ -2,7 +2,7 @@
 
 use crate::{
     executor::{
-        calls::Calls,
+        calls::{Caller, Calls},
         view::{AgentRows, View},
     },
     region::{RegionHandle, Surroundings},
@@ -84,7 +84,8 @@ pub async fn inspect_agent(
     };
     // Looking makes no calls: the id is never used.
     let nobody = MessageId::from_router(0, 0);
-    let calls = Calls::new(nobody, Vec::new(), agent.clone(), Arc::clone(&here.router), None);
+    let caller = Caller { agent: agent.clone(), message_id: nobody, parent: nobody, chain: Vec::new() };
+    let calls = Calls::new(caller, Arc::clone(&here.router), None);
     let view: Arc<dyn TurnView> = Arc::new(View::of_read(rows, calls));
     let found = inspect::entities(Arc::clone(&view), "", None, ENTITIES_MAX).await.map_err(storage)?;
     let mut shown = Vec::with_capacity(found.len());

@@ -22,8 +22,20 @@ pub struct Calls {
     inner: Arc<Inner>,
 }
 
+/// Whose calls they are.
+pub struct Caller {
+    pub agent: AgentRef,
+    /// Of the turn.
+    pub message_id: MessageId,
+    /// The id from which those of the calls follow.
+    pub parent: MessageId,
+    /// The agents that wait for the turn, outermost first.
+    pub chain: Vec<AgentRef>,
+}
+
 struct Inner {
     message_id: MessageId,
+    parent: MessageId,
     /// The agents that wait for this turn, outermost first, with the turn's own agent at the end.
     chain: Vec<AgentRef>,
     router: Arc<Router>,
@@ -71,17 +83,13 @@ impl Inner {
 }
 
 impl Calls {
-    pub fn new(
-        message_id: MessageId,
-        mut chain: Vec<AgentRef>,
-        agent: AgentRef,
-        router: Arc<Router>,
-        record: Option<RecordTurn>,
-    ) -> Self {
+    pub fn new(caller: Caller, router: Arc<Router>, record: Option<RecordTurn>) -> Self {
+        let Caller { agent, message_id, parent, mut chain } = caller;
         chain.push(agent);
         Self {
             inner: Arc::new(Inner {
                 message_id,
+                parent,
                 chain,
                 router,
                 record,
@@ -141,7 +149,7 @@ impl Calls {
     ) -> Result<Bytes, CallError> {
         let inner = &self.inner;
         let numbered = if planted(Bug::CallIdFromTime) { ordinal ^ milliseconds() } else { ordinal };
-        let id = MessageId::derived(inner.message_id, numbered);
+        let id = MessageId::derived(inner.parent, numbered);
         let _waits = inner.wait(ordinal, id, agent.clone(), method);
         let message = OutgoingMessage {
             agent,
@@ -152,7 +160,32 @@ impl Calls {
             chain: inner.chain.clone(),
             purpose: Purpose::Call,
         };
-        inner.router.call(message).await
+        inner.router.call(message).await.map_err(|error| inner.explain(ordinal, error))
+    }
+}
+
+impl Inner {
+    /// Says of a call whose id was used before which of the turn's it is: whoever wrote the handler can't know
+    /// the id.
+    fn explain(&self, ordinal: u32, error: CallError) -> CallError {
+        match error {
+            CallError::Grid(error) if error.reason == Reason::IdReused => {
+                let differs = error.metadata.get("differs").cloned().unwrap_or_default();
+                self.made_another_call(ordinal, &differs, error).into()
+            }
+            error => error,
+        }
+    }
+
+    fn made_another_call(&self, ordinal: u32, differs: &str, mut error: GridError) -> GridError {
+        let (number, turn) = (u64::from(ordinal) + 1, self.message_id);
+        let agent = self.chain.last().map(AgentRef::as_str).unwrap_or_default();
+        error.message = format!(
+            "call or send number {number} of the turn of message {turn} on {agent}: run again, the handler made \
+             another call than before (what differs: {differs}). A handler may take time, chance and facts from \
+             its Context only"
+        );
+        error.with("turn", turn).with("ordinal", number)
     }
 }
 
@@ -223,7 +256,9 @@ mod tests {
     async fn a_refused_call_does_not_leave() {
         let chain = agents(2);
         let id = MessageId::from_router(1, 1);
-        let calls = Calls::new(id, chain.clone(), "t.T/own".parse().unwrap(), router(), None);
+        let agent = "t.T/own".parse().unwrap();
+        let caller = Caller { agent, message_id: id, parent: id, chain: chain.clone() };
+        let calls = Calls::new(caller, router(), None);
         for agent in ["t.T/0", "t.T/1", "t.T/own"] {
             let error = calls.call(0, agent.parse().unwrap(), "Do", Bytes::new()).await.unwrap_err();
             let CallError::Grid(error) = error else { panic!("an agent answered: {error}") };

@@ -1,7 +1,7 @@
 //! What a turn needs around it.
 
 use super::{
-    calls::Calls,
+    calls::{Caller, Calls},
     overlay::Overlay,
     view::{AgentRows, View},
 };
@@ -37,7 +37,9 @@ pub fn rows_of_alice() -> AgentRows {
 }
 
 pub fn calls_of(agent: &AgentRef) -> Calls {
-    Calls::new(MessageId::from_router(1, 1), Vec::new(), agent.clone(), router(), None)
+    let id = MessageId::from_router(1, 1);
+    let caller = Caller { agent: agent.clone(), message_id: id, parent: id, chain: Vec::new() };
+    Calls::new(caller, router(), None)
 }
 
 pub fn view() -> Arc<View> {

@@ -377,13 +377,16 @@ fn is_accepted(purpose: &Purpose, reply: &TurnReply) -> bool {
 }
 
 fn id_reused(admission: &Admission, known: u128, given: u128) -> GridError {
+    let differs = replies::differences(known, given).join(", ");
     GridError::new(
         Reason::IdReused,
         format!(
-            "the id {} was used before with another request to {}: repeat the same request, or take a new idempotency key",
+            "the id {} was used before with another request than this one to {} (what differs: {differs}): repeat \
+             the same request, or take a new idempotency key",
             admission.message_id, admission.agent
         ),
     )
+    .with("differs", differs)
     .with("known_digest", format!("{known:032x}"))
     .with("given_digest", format!("{given:032x}"))
 }

@@ -6,7 +6,12 @@ use super::{
     owner::{Event, Owner},
     run::refusal_of,
 };
-use crate::executor::{self, calls::Calls, overlay::Overlay, view::View};
+use crate::executor::{
+    self,
+    calls::{Caller, Calls},
+    overlay::Overlay,
+    view::View,
+};
 use afdg_agent::host::Turn;
 use afdg_replication::WriteError;
 use afdg_types::{
@@ -100,8 +105,9 @@ impl Owner {
             for _ in 0..READ_TRIES {
                 // Another try may call others with other requests: its calls get ids of their own.
                 let parent = MessageId::from_router(turn.now_ms, world.entropy.random_u128());
-                let calls =
-                    Calls::new(parent, read.chain.clone(), read.agent.clone(), Arc::clone(&router), None);
+                let (agent, chain) = (read.agent.clone(), read.chain.clone());
+                let caller = Caller { agent, message_id: read.message_id, parent, chain };
+                let calls = Calls::new(caller, Arc::clone(&router), None);
                 let view = Arc::new(match &overlay {
                     None => View::of_read(rows.clone(), calls),
                     Some(overlay) => View::of_turn(rows.clone(), overlay.clone(), calls),

@@ -7,7 +7,12 @@ use super::{
     leading::{Acceptance, Leading, Message, Pending, PendingTurn, Running, SendState},
     owner::{Event, Owner, RecordTurn},
 };
-use crate::executor::{self, RunFailure, calls::Calls, overlay::TurnNumber, view::View};
+use crate::executor::{
+    self, RunFailure,
+    calls::{Caller, Calls},
+    overlay::TurnNumber,
+    view::View,
+};
 use afdg_agent::host::{RowWrite, Turn, TurnFailure, TurnOutput, TurnSend};
 use afdg_region_machine::{
     op::{CommitTurn, RowChange},
@@ -78,7 +83,9 @@ impl Owner {
         });
         let router = Arc::clone(&self.here.router);
         let parent = parent_of(&message);
-        let calls = Calls::new(parent, message.chain.clone(), agent.clone(), router, record);
+        let (message_id, chain) = (message.message_id, message.chain.clone());
+        let caller = Caller { agent: agent.clone(), message_id, parent, chain };
+        let calls = Calls::new(caller, router, record);
         let view = Arc::new(View::of_turn(rows, state.overlay.clone(), calls.clone()));
         let turn = Turn {
             agent: agent.clone(),

@@ -16,6 +16,7 @@ async fn a_send_takes_effect_once_and_can_be_attached_to() -> Result<()> {
     assert_eq!(mail.attach("b", &first, 10_000).await?.letters, 1);
     let other = mail.send("b", addressed("b", 2), "k1", 0).await.unwrap_err();
     assert_eq!(reason(&other), "ID_REUSED");
+    assert!(other.message().contains("what differs: request"), "{other:?}");
     let unknown = mail.attach("b", "01980a0e-6c1c-7b60-8b1e-0f4d7c1f2a33", 10_000).await.unwrap_err();
     assert_eq!(reason(&unknown), "NOT_FOUND");
     // A call under the key of a send, and the other way round, is the same message.

@@ -12,7 +12,7 @@ use afdg_types::{
 };
 use bytes::{BufMut, Bytes};
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// A router's id is kept this long after the time that stands in it: as long as promised, even if the
 /// router's clock was behind the leader's when the message took effect.
@@ -40,14 +40,24 @@ pub struct Reply {
     pub reply: TurnReply,
 }
 
-/// Tells one request from another under the same id: xxh3-128 over agent, method and request bytes.
+/// Tells one request from another under the same id, and what differs: from the top, 32 bits of the hash of
+/// the agent, 32 of that of the method, and the 64 of that of the request's bytes (xxh3-64 each).
 pub fn digest(agent: &AgentRef, method: &str, request: &[u8]) -> u128 {
-    let mut hasher = Xxh3::new();
-    for part in [agent.as_str().as_bytes(), method.as_bytes(), request] {
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(part);
-    }
-    hasher.digest128()
+    let top = |text: &str| u128::from(xxh3_64(text.as_bytes()) >> 32);
+    top(agent.as_str()) << 96 | top(method) << 64 | u128::from(xxh3_64(request))
+}
+
+/// What two requests differ in, by their [`digest`]s: of `agent`, `method` and `request` those that do.
+pub fn differences(one: u128, other: u128) -> Vec<&'static str> {
+    let differs = one ^ other;
+    let parts =
+        [("agent", differs >> 96), ("method", differs >> 64 & 0xffff_ffff), ("request", differs << 64)];
+    parts.into_iter().filter(|(_, differs)| *differs != 0).map(|(part, _)| part).collect()
+}
+
+/// Whether a request of that digest was for the agent, as far as the digest tells.
+pub fn is_for(digest: u128, agent: &AgentRef) -> bool {
+    digest >> 96 == self::digest(agent, "", b"") >> 96
 }
 
 fn key(id: MessageId) -> [u8; 17] {

@@ -227,11 +227,18 @@ fn what_was_stored_is_read() {
 
 #[test]
 fn the_digest_of_a_request() {
-    assert_eq!(
-        format!("{:032x}", replies::digest(&alice(), "Deposit", b"req")),
-        "9fcdab02d4d22699df4592b8691b0518"
-    );
-    assert_ne!(replies::digest(&alice(), "Depositr", b"eq"), replies::digest(&alice(), "Deposit", b"req"));
+    let digest = replies::digest(&alice(), "Deposit", b"req");
+    assert_eq!(format!("{digest:032x}"), "b7881ca9f8a3bb918ba9e7631933261f");
+    for (other, differs) in [
+        (replies::digest(&alice(), "Deposit", b"req"), &[][..]),
+        (replies::digest(&"bank.v1.Account/bob".parse().unwrap(), "Deposit", b"req"), &["agent"]),
+        (replies::digest(&alice(), "Withdraw", b"req"), &["method"]),
+        (replies::digest(&alice(), "Deposit", b"other"), &["request"]),
+        (replies::digest(&alice(), "Depositr", b"eq"), &["method", "request"]),
+    ] {
+        assert_eq!(replies::differences(digest, other), differs);
+        assert_eq!(replies::is_for(other, &alice()), !differs.contains(&"agent"));
+    }
 }
 
 const REASONS: &str = "
