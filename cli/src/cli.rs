@@ -129,6 +129,8 @@ mod tests {
             "afdg send bank.v1.Account/alice Deposit {\"cents\":500} --delay 5s --idempotency-key k",
             "afdg attach bank.v1.Account/alice Deposit 01980a0e-6c1c-7b60-8b1e-0f4d7c1f2a33",
             "afdg attach bank.v1.Account/alice Deposit --idempotency-key k --timeout 5s",
+            "afdg attach 01980a0e-6c1c-7b60-8b1e-0f4d7c1f2a33",
+            "afdg attach 01980a0e-6c1c-7b60-8b1e-0f4d7c1f2a33 --as bank.v1.Account/Deposit -o json",
             "afdg dead-letter list --type bank.v1.Account --reason X --limit 0 -o json",
             "afdg dead-letter show 17@bank.v1.Account/alice",
             "afdg dead-letter retry 17@bank.v1.Account/alice 18@bank.v1.Account/bob",
@@ -172,6 +174,8 @@ mod tests {
             "afdg server catalog",
             "afdg attach bank.v1.Account/alice Deposit",
             "afdg attach bank.v1.Account/alice Deposit id --idempotency-key k",
+            "afdg attach bank.v1.Account/alice --idempotency-key k",
+            "afdg attach bank.v1.Account/alice Deposit id --as bank.v1.Account/Deposit",
             "afdg dead-letter drop --all --method M",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line} was taken");

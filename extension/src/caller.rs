@@ -3,14 +3,17 @@
 use crate::{headers, key_field};
 use afdg_proto::{
     pb::v1::{AttachRequest, AttachResponse, CallRequest, CallResponse, SendRequest, attach_request},
-    status::of_call_error,
+    status::{of_call_error, of_grid_error},
 };
-use afdg_router::{OutgoingMessage, Router, unknown_method};
-use afdg_types::{AgentRef, CallError, GridError, MessageId, Purpose, Reason};
+use afdg_router::{Found, OutgoingMessage, Router, unknown_method};
+use afdg_types::{AgentRef, CallError, GridError, MessageId, Purpose, Reason, RegionId};
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::Status;
+
+/// Domain of an agent's error where the agent's type is not known, since only a message's id was given.
+const UNKNOWN_AGENT_DOMAIN: &str = "agent";
 
 /// Hands calls to the router and turns what comes back into gRPC.
 #[derive(Clone)]
@@ -87,14 +90,49 @@ impl Caller {
         transport_deadline: Option<Instant>,
     ) -> Result<AttachResponse, Status> {
         let deadline = deadline_of(attach.timeout_ms, transport_deadline);
+        if let (true, Some(attach_request::Message::MessageId(id))) =
+            (attach.agent.is_empty(), &attach.message)
+        {
+            return self.attach_by_id(id, deadline).await;
+        }
         let message = attached(&attach, deadline);
         let message = message.map_err(|error| of_call_error(&error.into(), &attach.agent))?;
         let (id, agent) = (message.id, message.agent.clone());
         let agent_type = agent.agent_type();
-        let result = self.router.call(message).await.map_err(|error| not_ended(error, &agent, id));
+        let to = format!(" to {agent}");
+        let result = self.router.call(message).await.map_err(|error| not_ended(error, &to, id));
         match result {
             Ok(response) => Ok(AttachResponse { response, message_id: id.to_string() }),
             Err(error) => Err(with_message_id(of_call_error(&error, agent_type), id)),
+        }
+    }
+
+    /// The same where only the id is known: all regions are asked for it.
+    async fn attach_by_id(&self, id: &str, deadline: Instant) -> Result<AttachResponse, Status> {
+        let id = parse_id(id).map_err(|error| of_grid_error(&error))?;
+        match self.find_and_await(id, deadline).await {
+            Ok(response) => Ok(AttachResponse { response, message_id: id.to_string() }),
+            Err(error) => {
+                Err(with_message_id(of_call_error(&not_ended(error, "", id), UNKNOWN_AGENT_DOMAIN), id))
+            }
+        }
+    }
+
+    async fn find_and_await(&self, id: MessageId, deadline: Instant) -> Result<Bytes, CallError> {
+        self.router.ready(deadline).await;
+        match self.router.find_message(id, searched_until(deadline)).await? {
+            Found::At(whereabouts) => {
+                let answer = self.router.await_message(whereabouts.region, id, deadline).await?;
+                answer.ok_or_else(|| not_known(id).into())
+            }
+            Found::Nowhere => Err(not_known(id).into()),
+            Found::NotBy(silent) => {
+                let regions = silent.iter().map(RegionId::to_string).collect::<Vec<_>>().join(", ");
+                let text = format!(
+                    "the regions {regions} could not be asked for the message {id}, and no other knows it: ask again"
+                );
+                Err(GridError::new(Reason::NoLeader, text).with("regions", regions).into())
+            }
         }
     }
 
@@ -141,13 +179,13 @@ pub(crate) fn deadline_of(timeout_ms: u64, transport_deadline: Option<Instant>) 
 
 /// What whoever waits for a message is told if it has not ended in time: nothing was asked for that could have
 /// an effect.
-fn not_ended(error: CallError, agent: &AgentRef, id: MessageId) -> CallError {
+fn not_ended(error: CallError, to: &str, id: MessageId) -> CallError {
     match error {
         CallError::Grid(error)
             if matches!(error.reason, Reason::DeadlineExceeded | Reason::DeadlineOutcomeUnknown) =>
         {
             let text = format!(
-                "the message {id} to {agent} has not ended in this time: it waits for its turn, is held back or is \
+                "the message {id}{to} has not ended in this time: it waits for its turn, is held back or is \
                  tried again. Ask again to wait longer"
             );
             GridError::new(Reason::DeadlineExceeded, text).into()
@@ -156,17 +194,40 @@ fn not_ended(error: CallError, agent: &AgentRef, id: MessageId) -> CallError {
     }
 }
 
+/// A search that meets a region without a leader ends before its caller stops waiting.
+fn searched_until(deadline: Instant) -> Instant {
+    let now = Instant::now();
+    now + deadline.saturating_duration_since(now) * 3 / 4
+}
+
+fn not_known(id: MessageId) -> GridError {
+    let text = format!(
+        "no message of the id {id} is known to any region: it was not sent, has not reached its receiver's region \
+         yet, or its time is over"
+    );
+    GridError::new(Reason::NotFound, text).with("resource_type", "message").with("resource_name", id)
+}
+
+fn parse_id(id: &str) -> Result<MessageId, GridError> {
+    id.parse().map_err(|error: afdg_types::MessageIdError| malformed("message_id", &error.to_string()))
+}
+
+fn malformed(field: &str, what: &str) -> GridError {
+    GridError::new(Reason::RequestMalformed, what).with("field", field)
+}
+
 fn attached(attach: &AttachRequest, deadline: Instant) -> Result<OutgoingMessage, GridError> {
+    if attach.agent.is_empty() && attach.message.is_some() {
+        let what = "an idempotency key is one for an agent: name the agent, or attach by the message's id";
+        return Err(malformed("agent", what));
+    }
     let agent: AgentRef = attach.agent.parse().map_err(|error| key_field::refusal(&error))?;
-    let malformed = |what: &str| GridError::new(Reason::RequestMalformed, what).with("field", "message_id");
     let id = match &attach.message {
-        Some(attach_request::Message::MessageId(id)) => {
-            id.parse().map_err(|error: afdg_types::MessageIdError| malformed(&error.to_string()))?
-        }
+        Some(attach_request::Message::MessageId(id)) => parse_id(id)?,
         Some(attach_request::Message::IdempotencyKey(key)) => {
             MessageId::from_idempotency_key(&agent, headers::check_idempotency_key(key)?)
         }
-        None => return Err(malformed("the message's id or its idempotency key is missing")),
+        None => return Err(malformed("message_id", "the message's id or its idempotency key is missing")),
     };
     Ok(OutgoingMessage {
         agent,

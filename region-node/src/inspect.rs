@@ -84,7 +84,13 @@ pub async fn inspect_agent(
     };
     // Looking makes no calls: the id is never used.
     let nobody = MessageId::from_router(0, 0);
-    let caller = Caller { agent: agent.clone(), message_id: nobody, parent: nobody, chain: Vec::new() };
+    let caller = Caller {
+        agent: agent.clone(),
+        message_id: nobody,
+        parent: nobody,
+        chain: Vec::new(),
+        runs_again: false,
+    };
     let calls = Calls::new(caller, Arc::clone(&here.router), None);
     let view: Arc<dyn TurnView> = Arc::new(View::of_read(rows, calls));
     let found = inspect::entities(Arc::clone(&view), "", None, ENTITIES_MAX).await.map_err(storage)?;

@@ -9,11 +9,11 @@ use crate::{
 };
 use afdg_proto::{
     pb::internal::{
-        self, ForwardFrame, Forwarded, InspectAgentRequest, InspectAgentResponse, ListAgentsRequest,
-        ListAgentsResponse, ListBlockedAgentsRequest, ListBlockedAgentsResponse, ListDeadLettersRequest,
-        ListDeadLettersResponse, OutcomeFrame, ScatterRequest, ScatterResponse, SettleDeadLettersRequest,
-        SettleDeadLettersResponse, TransferLeaderRequest, TransferLeaderResponse,
-        region_node_server::RegionNode,
+        self, FindMessageRequest, FindMessageResponse, ForwardFrame, Forwarded, InspectAgentRequest,
+        InspectAgentResponse, ListAgentsRequest, ListAgentsResponse, ListBlockedAgentsRequest,
+        ListBlockedAgentsResponse, ListDeadLettersRequest, ListDeadLettersResponse, OutcomeFrame,
+        ScatterRequest, ScatterResponse, SettleDeadLettersRequest, SettleDeadLettersResponse,
+        TransferLeaderRequest, TransferLeaderResponse, region_node_server::RegionNode,
     },
     status::of_grid_error,
 };
@@ -120,6 +120,25 @@ impl RegionNode for RegionService {
         let limit = request.limit.clamp(1, limits::LIST_BLOCKED_AGENTS_MAX) as usize;
         let blocked = handle.blocked_agents(request.r#type, limit).await;
         blocked.map(Response::new).ok_or_else(|| of_grid_error(&not_leader()))
+    }
+
+    async fn find_message(
+        &self,
+        request: Request<FindMessageRequest>,
+    ) -> Result<Response<FindMessageResponse>, Status> {
+        let request = request.into_inner();
+        let handle = self.leading(request.region).map_err(|status| *status)?;
+        let id = MessageId::from_bytes(&request.message_id)
+            .map_err(|error| of_grid_error(&malformed("message_id", &error)))?;
+        handle.replica.linearize().await.map_err(|_| of_grid_error(&not_leader()))?;
+        let wait = Duration::from_millis(request.wait_ms.min(limits::CALL_TIMEOUT_MS_MAX));
+        let (known, outcome) = handle.find(id, wait).await.ok_or_else(|| of_grid_error(&not_leader()))?;
+        Ok(Response::new(FindMessageResponse {
+            known: known.is_some(),
+            slot: known.map_or(0, |known| known.slot.0.into()),
+            digest: known.map(|known| known.digest.to_be_bytes().to_vec().into()).unwrap_or_default(),
+            outcome,
+        }))
     }
 
     async fn transfer_leader(

@@ -15,12 +15,16 @@
 mod admission;
 mod attempts;
 mod backoff;
+mod find;
 mod itinerary;
 mod journey;
 mod message;
+mod questions;
 mod router;
 mod table;
 mod verdict;
 
+pub use find::{Found, Whereabouts};
 pub use message::OutgoingMessage;
+pub use questions::ask_leader;
 pub use router::{Router, too_large, unknown_method, unknown_type};

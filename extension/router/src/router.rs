@@ -4,6 +4,7 @@ use crate::{
     OutgoingMessage,
     admission::{Admission, Admitted},
     backoff::{Backoff, RetryBudget},
+    find::SEARCHES_MAX,
     journey::Journey,
     table::{Region, Table},
 };
@@ -19,7 +20,10 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
 
 /// How long a message waits for the first usable routing table.
 const READY_WAIT_MS_MAX: u64 = 10_000;
@@ -41,6 +45,7 @@ pub(crate) struct Inner {
     pub(crate) entropy: Arc<dyn Entropy>,
     admission: Admission,
     pub(crate) budget: RetryBudget,
+    searches: Semaphore,
 }
 
 impl Router {
@@ -55,6 +60,7 @@ impl Router {
             entropy: Arc::clone(&world.entropy),
             admission: Admission::default(),
             budget: RetryBudget::default(),
+            searches: Semaphore::new(SEARCHES_MAX),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -133,6 +139,11 @@ impl Router {
             .filter_map(|index| region.replicas.get(index))
             .map(|replica| (replica.node, replica.client.clone()))
             .collect()
+    }
+
+    /// Places for searches of all regions.
+    pub(crate) fn searches(&self) -> &Semaphore {
+        &self.inner.searches
     }
 
     /// Messages in flight, for metrics and the drain.

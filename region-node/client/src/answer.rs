@@ -49,7 +49,7 @@ impl fmt::Display for ForwardError {
 impl std::error::Error for ForwardError {}
 
 /// An outcome without a result comes from a newer server: what it did is not known here.
-pub(crate) fn result_of(outcome: Outcome) -> ForwardResult {
+pub fn result_of(outcome: Outcome) -> ForwardResult {
     match outcome.result {
         Some(outcome::Result::Response(response)) => Ok(Answer::Response(response)),
         Some(outcome::Result::AgentError(error)) => Ok(Answer::AgentError(agent_error_from_wire(error))),

@@ -6,10 +6,10 @@ use crate::{
 };
 use afdg_proto::{
     pb::internal::{
-        Forwarded, InspectAgentRequest, InspectAgentResponse, ListAgentsRequest, ListAgentsResponse,
-        ListBlockedAgentsRequest, ListBlockedAgentsResponse, ListDeadLettersRequest, ListDeadLettersResponse,
-        ScatterStart, SettleDeadLettersRequest, SettleDeadLettersResponse, TransferLeaderRequest,
-        TransferLeaderResponse,
+        FindMessageRequest, FindMessageResponse, Forwarded, InspectAgentRequest, InspectAgentResponse,
+        ListAgentsRequest, ListAgentsResponse, ListBlockedAgentsRequest, ListBlockedAgentsResponse,
+        ListDeadLettersRequest, ListDeadLettersResponse, ScatterStart, SettleDeadLettersRequest,
+        SettleDeadLettersResponse, TransferLeaderRequest, TransferLeaderResponse,
     },
     peer_auth::PeerToken,
     status::to_call_error,
@@ -159,6 +159,15 @@ impl RegionClient {
         timeout: Duration,
     ) -> Result<SettleDeadLettersResponse, CallError> {
         self.ask(timeout, async |mut node| node.settle_dead_letters(request).await).await
+    }
+
+    /// Whether a region knows a message of that id, and how it ended; the node must lead it.
+    pub async fn find_message(
+        &self,
+        request: FindMessageRequest,
+        timeout: Duration,
+    ) -> Result<FindMessageResponse, CallError> {
+        self.ask(timeout, async |mut node| node.find_message(request).await).await
     }
 
     /// Moves the lead of a region away from this node.

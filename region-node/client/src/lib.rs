@@ -18,7 +18,7 @@ mod scatter;
 pub mod testing;
 mod traffic;
 
-pub use answer::{Answer, ForwardError, ForwardResult};
+pub use answer::{Answer, ForwardError, ForwardResult, result_of};
 pub use clients::{RegionClient, RegionClients};
 pub use in_flight::InFlight;
 pub use scatter::{ScatterPage, ScatterPages};

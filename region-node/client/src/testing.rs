@@ -1,11 +1,11 @@
 //! A region node that answers as a test tells it to.
 
 use afdg_proto::pb::internal::{
-    ForwardFrame, Forwarded, InspectAgentRequest, InspectAgentResponse, ListAgentsRequest,
-    ListAgentsResponse, ListBlockedAgentsRequest, ListBlockedAgentsResponse, ListDeadLettersRequest,
-    ListDeadLettersResponse, Outcome, OutcomeFrame, ScatterRequest, ScatterResponse, ScatterStart,
-    SettleDeadLettersRequest, SettleDeadLettersResponse, TransferLeaderRequest, TransferLeaderResponse,
-    outcome,
+    FindMessageRequest, FindMessageResponse, ForwardFrame, Forwarded, InspectAgentRequest,
+    InspectAgentResponse, ListAgentsRequest, ListAgentsResponse, ListBlockedAgentsRequest,
+    ListBlockedAgentsResponse, ListDeadLettersRequest, ListDeadLettersResponse, Outcome, OutcomeFrame,
+    ScatterRequest, ScatterResponse, ScatterStart, SettleDeadLettersRequest, SettleDeadLettersResponse,
+    TransferLeaderRequest, TransferLeaderResponse, outcome,
     region_node_server::{RegionNode, RegionNodeServer},
 };
 use afdg_runtime::{Incoming, Net, TcpNet};
@@ -170,6 +170,13 @@ impl RegionNode for Service {
         _: Request<ListBlockedAgentsRequest>,
     ) -> Result<Response<ListBlockedAgentsResponse>, Status> {
         Ok(Response::new(ListBlockedAgentsResponse::default()))
+    }
+
+    async fn find_message(
+        &self,
+        _: Request<FindMessageRequest>,
+    ) -> Result<Response<FindMessageResponse>, Status> {
+        Ok(Response::new(FindMessageResponse::default()))
     }
 
     async fn transfer_leader(

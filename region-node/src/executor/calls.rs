@@ -1,7 +1,8 @@
 //! A turn's calls to other agents.
 
 use crate::region::RecordTurn;
-use afdg_router::{OutgoingMessage, Router};
+use afdg_region_machine::table::replies;
+use afdg_router::{Found, OutgoingMessage, Router, Whereabouts};
 use afdg_types::{
     AgentRef, CallError, GridError, MessageId, Purpose, Reason, limits,
     planted::{Bug, planted},
@@ -13,8 +14,12 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 use tokio::{sync::OnceCell, time::Instant};
+
+/// How long all regions are asked whether a turn that is run again called another agent before.
+const SEARCH_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// How one turn calls others.
 #[derive(Clone)]
@@ -31,10 +36,13 @@ pub struct Caller {
     pub parent: MessageId,
     /// The agents that wait for the turn, outermost first.
     pub chain: Vec<AgentRef>,
+    /// The turn has run before, and may have called others then.
+    pub runs_again: bool,
 }
 
 struct Inner {
     message_id: MessageId,
+    runs_again: bool,
     parent: MessageId,
     /// The agents that wait for this turn, outermost first, with the turn's own agent at the end.
     chain: Vec<AgentRef>,
@@ -84,11 +92,12 @@ impl Inner {
 
 impl Calls {
     pub fn new(caller: Caller, router: Arc<Router>, record: Option<RecordTurn>) -> Self {
-        let Caller { agent, message_id, parent, mut chain } = caller;
+        let Caller { agent, message_id, parent, mut chain, runs_again } = caller;
         chain.push(agent);
         Self {
             inner: Arc::new(Inner {
                 message_id,
+                runs_again,
                 parent,
                 chain,
                 router,
@@ -151,6 +160,11 @@ impl Calls {
         let numbered = if planted(Bug::CallIdFromTime) { ordinal ^ milliseconds() } else { ordinal };
         let id = MessageId::derived(inner.parent, numbered);
         let _waits = inner.wait(ordinal, id, agent.clone(), method);
+        if inner.runs_again
+            && let Some(error) = inner.called_another(ordinal, id, &agent, method, &request).await
+        {
+            return Err(error.into());
+        }
         let message = OutgoingMessage {
             agent,
             method: method.to_owned(),
@@ -175,6 +189,31 @@ impl Inner {
             }
             error => error,
         }
+    }
+
+    /// Why the call may not leave: when the turn ran before, it called another agent in its place. The region of
+    /// the one that is called now does not know that id, and would do a second thing under it.
+    ///
+    /// As far as the regions can be asked in time: one without a leader must not keep the turn.
+    async fn called_another(
+        &self,
+        ordinal: u32,
+        id: MessageId,
+        agent: &AgentRef,
+        method: &str,
+        request: &[u8],
+    ) -> Option<GridError> {
+        let found = self.router.find_message(id, Instant::now() + SEARCH_TIME_MAX).await;
+        let Ok(Found::At(Whereabouts { region, slot, digest })) = found else { return None };
+        // What else differs its region finds.
+        if replies::is_for(digest, agent) {
+            return None;
+        }
+        let differs = replies::differences(digest, replies::digest(agent, method, request)).join(", ");
+        let text =
+            format!("{differs}; it called an agent of slot {slot} in region {region} before, now {agent}");
+        let error = GridError::new(Reason::IdReused, "").with("differs", differs);
+        Some(self.made_another_call(ordinal, &text, error).with("slot", slot).with("region", region))
     }
 
     fn made_another_call(&self, ordinal: u32, differs: &str, mut error: GridError) -> GridError {
@@ -257,7 +296,7 @@ mod tests {
         let chain = agents(2);
         let id = MessageId::from_router(1, 1);
         let agent = "t.T/own".parse().unwrap();
-        let caller = Caller { agent, message_id: id, parent: id, chain: chain.clone() };
+        let caller = Caller { agent, message_id: id, parent: id, chain: chain.clone(), runs_again: false };
         let calls = Calls::new(caller, router(), None);
         for agent in ["t.T/0", "t.T/1", "t.T/own"] {
             let error = calls.call(0, agent.parse().unwrap(), "Do", Bytes::new()).await.unwrap_err();

@@ -38,7 +38,8 @@ pub fn rows_of_alice() -> AgentRows {
 
 pub fn calls_of(agent: &AgentRef) -> Calls {
     let id = MessageId::from_router(1, 1);
-    let caller = Caller { agent: agent.clone(), message_id: id, parent: id, chain: Vec::new() };
+    let caller =
+        Caller { agent: agent.clone(), message_id: id, parent: id, chain: Vec::new(), runs_again: false };
     Calls::new(caller, router(), None)
 }
 

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 /// Callers that may wait for the answer to one message.
-const WAITERS_MAX: usize = 64;
+pub(super) const WAITERS_MAX: usize = 64;
 /// Kept ids that wait to be written at most; an id that finds no place is kept the next time it is seen.
 const KEEP_IDS_MAX: usize = 1_024;
 /// An id that is seen again is kept longer only if that adds this much, so that a flood of repeats does
@@ -214,7 +214,7 @@ impl Owner {
                         admission.reply_to.refuse(error);
                     }
                     None => {
-                        self.keep_id(&admission, &reply);
+                        self.keep_id(id, &reply);
                         // A client hears that its message has failed for good; an agent's outbox only has to
                         // know that it was taken.
                         if is_accepted(&admission.purpose, &reply.reply) {
@@ -230,13 +230,13 @@ impl Owner {
         }
     }
 
-    fn keep_id(&mut self, admission: &Admission, reply: &Reply) {
-        let expires_at_s = self.kept_until_s(admission.message_id);
+    pub(super) fn keep_id(&mut self, id: MessageId, reply: &Reply) {
+        let expires_at_s = self.kept_until_s(id);
         let Some(leading) = self.leading.as_mut() else { return };
-        let lasting = admission.message_id.kind() != MessageIdKind::Router;
+        let lasting = id.kind() != MessageIdKind::Router;
         let place = leading.pending.len() < KEEP_IDS_MAX;
         if lasting && place && expires_at_s >= reply.expires_at_s + KEEP_STEP_S {
-            let keep = KeepId { message_id: admission.message_id, expires_at_s };
+            let keep = KeepId { message_id: id, expires_at_s };
             leading.pending.push_back(Pending::KeepId(keep));
         }
     }

@@ -12,12 +12,14 @@
 //! | `sends` | messages that nobody waits for: into the inbox, tried again, given up |
 //! | `lanes` | the sends of committed turns: out of the outbox, in order |
 //! | `rings` | agents that wait for one another are found and set free |
+//! | `by_id` | messages of which only the id is known |
 //! | `activity` | what agents are doing and wait for, for people |
 //! | `reads` | read-only turns beside the others, on committed state |
 
 mod activity;
 mod admission;
 mod admit;
+mod by_id;
 mod dispatch;
 mod lanes;
 mod leading;

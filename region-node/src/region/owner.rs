@@ -3,8 +3,9 @@
 use super::{
     activity::Activity,
     admission::Admission,
+    by_id::Known,
     lanes::Delivery,
-    leading::{Acceptance, LaneKey, Leading, Pending},
+    leading::{Acceptance, LaneKey, Leading, Pending, Waiter},
     rings,
 };
 use crate::{
@@ -29,7 +30,7 @@ use afdg_replication::{Lead, WriteError};
 use afdg_router::Router;
 use afdg_runtime::{Blocking, OnEnd, Tasks, World, gather};
 use afdg_types::{
-    AgentRef, GridError, NodeId, Reason, RegionId, Rows, RowsError, SlotRange, limits,
+    AgentRef, GridError, MessageId, NodeId, Reason, RegionId, Rows, RowsError, SlotRange, limits,
     planted::{Bug, planted},
 };
 use futures::StreamExt;
@@ -76,6 +77,7 @@ pub enum Event {
     ReadsChecked { leadership: u64, reads: Vec<Admission>, result: Result<(), WriteError> },
     ReadEnded { leadership: u64, bytes: usize, retry: Option<Admission> },
     Inspect { agent: AgentRef, activity: oneshot::Sender<Activity> },
+    Find { id: MessageId, wait: Option<Waiter>, found: oneshot::Sender<Option<Known>> },
     ListBlocked { agent_type: String, limit: usize, blocked: oneshot::Sender<ListBlockedAgentsResponse> },
     Drain,
 }
@@ -139,7 +141,7 @@ pub struct RegionStatus {
 pub struct RegionHandle {
     pub replica: RegionReplica,
     admissions: mpsc::Sender<Admission>,
-    events: mpsc::UnboundedSender<Event>,
+    pub(super) events: mpsc::UnboundedSender<Event>,
     status: watch::Receiver<RegionStatus>,
 }
 
@@ -356,6 +358,11 @@ impl Owner {
                     let _ = activity.send(doing);
                 }
             }
+            Event::Find { id, wait, found } => {
+                if let Some(known) = self.find(id, wait) {
+                    let _ = found.send(known);
+                }
+            }
             Event::ListBlocked { agent_type, limit, blocked } => {
                 if let Some(agents) = self.blocked_agents(&agent_type, limit) {
                     let _ = blocked.send(agents);
@@ -508,7 +515,7 @@ impl Owner {
     }
 
     /// Seconds since the epoch until which an id is kept that takes effect now.
-    pub(super) fn kept_until_s(&self, id: afdg_types::MessageId) -> u64 {
+    pub(super) fn kept_until_s(&self, id: MessageId) -> u64 {
         (self.here.world.clock.now_ms() + id.kept_ms() + 2 * limits::CLOCK_SKEW_MS_MAX) / 1_000
     }
 }

@@ -106,7 +106,7 @@ impl Owner {
                 // Another try may call others with other requests: its calls get ids of their own.
                 let parent = MessageId::from_router(turn.now_ms, world.entropy.random_u128());
                 let (agent, chain) = (read.agent.clone(), read.chain.clone());
-                let caller = Caller { agent, message_id: read.message_id, parent, chain };
+                let caller = Caller { agent, message_id: read.message_id, parent, chain, runs_again: false };
                 let calls = Calls::new(caller, Arc::clone(&router), None);
                 let view = Arc::new(match &overlay {
                     None => View::of_read(rows.clone(), calls),

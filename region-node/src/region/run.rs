@@ -84,7 +84,10 @@ impl Owner {
         let router = Arc::clone(&self.here.router);
         let parent = parent_of(&message);
         let (message_id, chain) = (message.message_id, message.chain.clone());
-        let caller = Caller { agent: agent.clone(), message_id, parent, chain };
+        // After a failure, too, the calls have the ids of those that an earlier run made.
+        let has_failed = message.send.as_ref().is_some_and(|send| send.attempts > send.refusals);
+        let runs_again = recorded || has_failed;
+        let caller = Caller { agent: agent.clone(), message_id, parent, chain, runs_again };
         let calls = Calls::new(caller, router, record);
         let view = Arc::new(View::of_turn(rows, state.overlay.clone(), calls.clone()));
         let turn = Turn {

@@ -82,22 +82,27 @@ impl Mail {
 
     /// The result of a letter that was sent before.
     pub async fn attach(&self, to: &str, id: &str, timeout_ms: u64) -> Result<Received, Status> {
-        self.attach_as(to, id, timeout_ms).await
+        self.attach_as(&agent(to), id, timeout_ms).await
+    }
+
+    /// The same by whoever knows nothing but the id.
+    pub async fn attach_by_id(&self, id: &str, timeout_ms: u64) -> Result<Received, Status> {
+        self.attach_as("", id, timeout_ms).await
     }
 
     /// What a box was told of the letters that it was to send.
     pub async fn attach_spread(&self, from: &str, id: &str, timeout_ms: u64) -> Result<Spread, Status> {
-        self.attach_as(from, id, timeout_ms).await
+        self.attach_as(&agent(from), id, timeout_ms).await
     }
 
     async fn attach_as<A: Message + Default>(
         &self,
-        to: &str,
+        agent: &str,
         id: &str,
         timeout_ms: u64,
     ) -> Result<A, Status> {
         let message = Some(attach_request::Message::MessageId(id.to_owned()));
-        let request = AttachRequest { agent: agent(to), message, timeout_ms };
+        let request = AttachRequest { agent: agent.to_owned(), message, timeout_ms };
         let response = self.service().attach(request).await?.into_inner().response;
         A::decode(response).map_err(|error| Status::internal(error.to_string()))
     }

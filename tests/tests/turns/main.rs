@@ -4,6 +4,7 @@
 mod call_cycles;
 mod gate;
 mod long_lists;
+mod other_ways;
 mod recorded_turns;
 mod rings;
 mod waits;

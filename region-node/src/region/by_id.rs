@@ -1,0 +1,76 @@
+//! Messages of which only the id is known: whether this region knows one, and how it ended.
+
+use super::{
+    ReplyTo,
+    admit::{WAITERS_MAX, result_of},
+    leading::Waiter,
+    owner::{Event, Owner, RegionHandle, overloaded},
+};
+use afdg_proto::pb::internal::Outcome;
+use afdg_region_machine::table::replies;
+use afdg_types::{MessageId, Slot};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    time::Instant,
+};
+
+/// What a region knows of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Of the agent that it is for.
+    pub slot: Slot,
+    pub digest: u128,
+}
+
+impl RegionHandle {
+    /// What is known of the message, and how it ended if that is known within `wait`; none if this replica does
+    /// not lead.
+    pub async fn find(&self, id: MessageId, wait: Duration) -> Option<(Option<Known>, Option<Outcome>)> {
+        let (outcomes, mut ended) = mpsc::unbounded_channel();
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().ok().filter(|_| !wait.is_zero());
+        let until = Instant::now() + wait;
+        let waiter =
+            place.map(|place| Waiter { reply_to: ReplyTo::new(0, outcomes, place), deadline: Some(until) });
+        let (found, waiting) = oneshot::channel();
+        let _ = self.events.send(Event::Find { id, wait: waiter, found });
+        let known = waiting.await.ok()?;
+        let outcome = match known {
+            Some(_) => tokio::time::timeout_at(until, ended.recv()).await.ok().flatten(),
+            None => None,
+        };
+        Some((known, outcome.map(|outgoing| outgoing.outcome)))
+    }
+}
+
+impl Owner {
+    /// What is known of the message; whoever waits is told how it ended. None if this replica does not lead.
+    pub(super) fn find(&mut self, id: MessageId, wait: Option<Waiter>) -> Option<Option<Known>> {
+        let leading = self.leading.as_mut().filter(|leading| leading.ready)?;
+        if let Some(waiters) = leading.waiters.get_mut(&id) {
+            let known = Known { slot: waiters.slot, digest: waiters.digest };
+            match wait {
+                Some(waiter) if waiters.let_go_of_the_late(Instant::now()) >= WAITERS_MAX => {
+                    waiter.reply_to.refuse(overloaded("as many callers wait for this message as may"));
+                }
+                wait => waiters.replies.extend(wait),
+            }
+            return Some(Some(known));
+        }
+        match replies::get(self.replica.rows().as_ref(), id) {
+            Ok(Some(reply)) => {
+                let known = Known { slot: reply.slot, digest: reply.digest };
+                if let Some(waiter) = wait {
+                    self.keep_id(id, &reply);
+                    waiter.reply_to.reply(result_of(reply.reply));
+                }
+                Some(Some(known))
+            }
+            Ok(None) => Some(None),
+            Err(error) => {
+                self.storage_failed(&error.to_string());
+                None
+            }
+        }
+    }
+}
