@@ -14,19 +14,20 @@ use afdg_router::Router;
 use afdg_types::{CallError, GridError, Reason};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use prost::Message;
-use std::collections::VecDeque;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use std::{collections::VecDeque, time::Duration};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 const UNREAD_RETRY_AFTER_MS: u64 = 1_000;
+/// How long a client may take to read what is there when a scatter ends before all are done.
+const LAST_PAGES_TIME_MAX: Duration = Duration::from_secs(5);
 
 type Asked = BoxFuture<'static, (Part, Option<Result<ScatterPage, CallError>>)>;
 
 pub(super) struct Drive {
     router: Router,
     plan: Plan,
-    client: mpsc::Sender<Page>,
     unread: Budget,
     draining: CancellationToken,
     /// Parts that were asked for their next page.
@@ -35,7 +36,6 @@ pub(super) struct Drive {
     ready: VecDeque<Ready>,
     /// Results that were passed on.
     given: u64,
-    _place: OwnedSemaphorePermit,
 }
 
 struct Ready {
@@ -46,36 +46,34 @@ struct Ready {
 }
 
 impl Drive {
-    pub(super) fn new(
-        router: Router,
-        plan: Plan,
-        client: mpsc::Sender<Page>,
-        unread: Budget,
-        draining: CancellationToken,
-        place: OwnedSemaphorePermit,
-    ) -> Self {
+    pub(super) fn new(router: Router, plan: Plan, unread: Budget, draining: CancellationToken) -> Self {
         let (asked, ready) = (FuturesUnordered::new(), VecDeque::new());
-        Self { router, plan, client, unread, draining, asked, ready, given: 0, _place: place }
+        Self { router, plan, unread, draining, asked, ready, given: 0 }
     }
 
-    /// Ends with the last agent, with the time, with the client, or with an error that can't be mended.
-    pub(super) async fn run(mut self) {
-        if let Err(status) = self.all().await {
-            // Whatever is not asked for any more ends here.
-            self.asked.clear();
-            while let Some(ready) = self.ready.pop_front() {
-                let page = self.give(ready).0;
-                if self.client.send(page).await.is_err() {
-                    return;
-                }
+    /// Ends with the last agent, with the time, with the client, or with an error that can't be mended. Says
+    /// how.
+    pub(super) async fn run(mut self, client: &mpsc::Sender<Page>) -> Result<(), Status> {
+        let ended = self.all(client).await;
+        // The parts end with their being asked.
+        self.asked.clear();
+        if ended.is_err() {
+            let _ = tokio::time::timeout(LAST_PAGES_TIME_MAX, self.last_pages(client)).await;
+        }
+        ended
+    }
+
+    /// Results that are there at an end before the end.
+    async fn last_pages(&mut self, client: &mpsc::Sender<Page>) {
+        while let Some(ready) = self.ready.pop_front() {
+            let page = self.give(ready).0;
+            if client.send(page).await.is_err() {
+                return;
             }
-            let _ = self.client.send(Page { result: Err(status), _held: None }).await;
         }
     }
 
-    async fn all(&mut self) -> Result<(), Status> {
-        let client = self.client.clone();
-        let draining = self.draining.clone();
+    async fn all(&mut self, client: &mpsc::Sender<Page>) -> Result<(), Status> {
         loop {
             self.begin_parts();
             if self.asked.is_empty() && self.ready.is_empty() {
@@ -84,7 +82,7 @@ impl Drive {
             tokio::select! {
                 biased;
                 () = client.closed() => return Ok(()),
-                () = draining.cancelled() => return Err(stopping()),
+                () = self.draining.cancelled() => return Err(stopping()),
                 () = tokio::time::sleep_until(self.plan.deadline) => return Err(self.time_is_over()),
                 room = client.reserve(), if !self.ready.is_empty() => {
                     let (Ok(room), Some(ready)) = (room, self.ready.pop_front()) else { return Ok(()) };
@@ -130,7 +128,7 @@ impl Drive {
         self.plan.progress.advance(part.region, &after);
         self.given += results.len() as u64;
         let response = ScatterResponse { results, resume_token: self.plan.progress.token() };
-        (Page { result: Ok(response), _held: Some(share) }, part)
+        (Page { response, _held: share }, part)
     }
 
     fn time_is_over(&self) -> Status {

@@ -21,7 +21,10 @@ use crate::{
     caller::Caller,
     config::{SCATTER_UNREAD_BYTES_MAX, SCATTERS_MAX},
 };
-use afdg_proto::pb::v1::{ScatterRequest, ScatterResponse};
+use afdg_proto::{
+    pb::v1::{ScatterRequest, ScatterResponse},
+    status::of_grid_error,
+};
 use afdg_runtime::{OnEnd, Tasks};
 use afdg_types::{CallError, GridError, Reason};
 use drive::Drive;
@@ -29,8 +32,8 @@ use futures::Stream;
 use plan::Plan;
 use std::{
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    sync::{Arc, OnceLock},
+    task::{Context, Poll, ready},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
@@ -49,19 +52,40 @@ pub(crate) struct Scatters {
 /// Pages of results as they come.
 pub(crate) struct ScatterStream {
     pages: mpsc::Receiver<Page>,
+    ended: Ended,
+    has_ended: bool,
 }
 
-/// A page, or the status that ends the stream, with its bytes, given back when the transport takes it.
+/// A page with its bytes, which are given back when the transport takes it.
 struct Page {
-    result: Result<ScatterResponse, Status>,
-    _held: Option<Share>,
+    response: ScatterResponse,
+    _held: Share,
 }
+
+/// How a stream ends once its pages are read: beside them, so that a client that does not read them can't hold
+/// up the end.
+type Ended = Arc<OnceLock<Result<(), Status>>>;
 
 impl Stream for ScatterStream {
     type Item = Result<ScatterResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.pages.poll_recv(cx).map(|page| page.map(|page| page.result))
+        let Some(page) = ready!(self.pages.poll_recv(cx)) else {
+            let is_new = !std::mem::replace(&mut self.has_ended, true);
+            return Poll::Ready(is_new.then(|| end(&self.ended)).flatten().map(Err));
+        };
+        Poll::Ready(Some(Ok(page.response)))
+    }
+}
+
+/// The status other than success.
+fn end(ended: &Ended) -> Option<Status> {
+    match ended.get() {
+        Some(ended) => ended.clone().err(),
+        None => {
+            let text = "the scatter ended half way by a defect; go on with the newest resume token";
+            Some(of_grid_error(&GridError::new(Reason::Internal, text)))
+        }
     }
 }
 
@@ -82,10 +106,16 @@ impl Scatters {
         let plan = Plan::new(&caller.router, request, transport_deadline).await?;
         // Room for one page while the next is got ready.
         let (sender, pages) = mpsc::channel(1);
-        let drive =
-            Drive::new(caller.router.clone(), plan, sender, self.unread.clone(), tasks.draining(), place);
-        tasks.spawn_until_done("scatter", OnEnd::Finish, drive.run());
-        Ok(ScatterStream { pages })
+        let drive = Drive::new(caller.router.clone(), plan, self.unread.clone(), tasks.draining());
+        let ended = Ended::default();
+        let end = Arc::clone(&ended);
+        tasks.spawn_until_done("scatter", OnEnd::Finish, async move {
+            let _place = place;
+            let _ = end.set(drive.run(&sender).await);
+            // The stream's pages end with the sender, after it is said how.
+            drop(sender);
+        });
+        Ok(ScatterStream { pages, ended, has_ended: false })
     }
 
     fn enter(&self) -> Result<OwnedSemaphorePermit, GridError> {

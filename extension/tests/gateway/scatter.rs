@@ -233,3 +233,72 @@ async fn a_scatter_that_can_not_be_is_refused_with_a_reason() {
     }
     assert!(grid.node.scatters().0.is_empty());
 }
+
+#[tokio::test]
+async fn a_client_that_does_not_read_hears_the_end_and_takes_nobodys_place() {
+    let grid = grid().await;
+    grid.node.scatter(|start| match name(start) {
+        "" => vec![page(&["a"], "a"), lost()],
+        _ => vec![lost()],
+    });
+    let request = ScatterRequest { timeout_ms: 100, ..all() };
+    // As many as may run, of which nobody reads anything.
+    let mut unread = Vec::new();
+    for _ in 0..64 {
+        unread.push(grid.scatter(request.clone()).await.unwrap());
+    }
+    let give_up = Instant::now() + PATIENCE;
+    while let Err(full) = grid.scatter(request.clone()).await {
+        assert_eq!(code_and_reason(full), (Code::ResourceExhausted, Reason::Overloaded));
+        assert!(Instant::now() < give_up, "the places are not given back");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for pages in unread {
+        let (results, _, end) = read(pages).await;
+        assert_eq!(results, ["a"]);
+        assert_eq!(code_and_reason(end.unwrap_err()).1, Reason::DeadlineOutcomeUnknown);
+    }
+}
+
+#[tokio::test]
+async fn more_scatters_than_may_run_are_refused() {
+    let grid = grid().await;
+    grid.node.scatter(|_| vec![lost()]);
+    let mut running = Vec::new();
+    for _ in 0..64 {
+        running.push(grid.scatter(all()).await.unwrap());
+    }
+    let full = grid.scatter(all()).await.unwrap_err();
+    assert_eq!(code_and_reason(full), (Code::ResourceExhausted, Reason::Overloaded));
+    running.pop();
+    let give_up = Instant::now() + PATIENCE;
+    while grid.scatter(all()).await.is_err() {
+        assert!(Instant::now() < give_up, "the place is not given back");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_stops_says_so_and_the_stream_goes_on_elsewhere() {
+    let grid = grid().await;
+    grid.node.scatter(|start| match name(start) {
+        "" => vec![page(&["a"], "a"), lost()],
+        _ => vec![lost()],
+    });
+    let mut pages = grid.scatter(all()).await.unwrap();
+    let token = pages.message().await.unwrap().unwrap().resume_token;
+    let drained = tokio::spawn(grid.running.drain());
+    let (_, _, end) = read(pages).await;
+    assert_eq!(code_and_reason(end.unwrap_err()), (Code::Unavailable, Reason::Draining));
+    assert!(drained.await.unwrap());
+
+    let elsewhere = super::grid().await;
+    elsewhere.node.scatter(|start| match name(start) {
+        "a" => vec![page(&["b"], "b")],
+        other => panic!("begins at {other}"),
+    });
+    let resume = ScatterRequest { resume_token: token, ..all() };
+    let (results, _, end) = read(elsewhere.scatter(resume).await.unwrap()).await;
+    end.unwrap();
+    assert_eq!(results, ["b"]);
+}

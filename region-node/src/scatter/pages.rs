@@ -32,12 +32,13 @@ const FOUND_MAX: usize = 512;
 const LOOKS_MAX: usize = 4_096;
 /// Whoever waits for a page hears this often that there will be one.
 const SIGN_OF_LIFE_EVERY: Duration = Duration::from_millis(500);
-/// How often an agent that is overloaded is called before that is its outcome.
-const OVERLOADED_CALLS_MAX: u32 = 20;
+/// How often an agent is called that could not take the message, or whose outcome is not known, before that is
+/// its outcome.
+const CALLS_MAX: u32 = 20;
 /// Pause before it is called again, the first time; it doubles from then on.
-const OVERLOADED_PAUSE_MS_MIN: u64 = 20;
+const PAUSE_MS_MIN: u64 = 20;
 /// Longest such pause.
-const OVERLOADED_PAUSE_MS_MAX: u64 = 1_000;
+const PAUSE_MS_MAX: u64 = 1_000;
 
 /// The message that each agent gets.
 pub struct Calls {
@@ -74,7 +75,7 @@ pub struct Pages {
     in_flight: usize,
     /// An outcome that found no room in the last page.
     held: Option<Outgoing>,
-    /// Overloaded agents, by when they are called again. They count among those in flight.
+    /// Agents that are called again, by when. They count among those in flight.
     again: BTreeSet<(Instant, u64)>,
     last_sign: Instant,
     ended: Option<GridError>,
@@ -301,22 +302,16 @@ impl Pages {
         if let outcome::Result::GridError(error) = &result {
             let error = grid_error_from_wire(error.clone());
             let calls = self.window.get(index)?.calls;
-            match error.retry() {
-                Retry::Never => {}
-                // This replica leads no more, or can't tell what it did: the next one can.
-                Retry::Elsewhere | Retry::Unknown => {
-                    self.ended = Some(error);
-                    return None;
-                }
-                Retry::Same if error.reason == Reason::Overloaded && calls >= OVERLOADED_CALLS_MAX => {}
-                Retry::Same if error.reason == Reason::DeadlineExceeded => {
-                    self.ended = Some(error);
-                    return None;
-                }
-                Retry::Same => {
-                    self.again.insert((Instant::now() + pause(calls), number));
-                    return None;
-                }
+            let leads = self.handle.status().lead.is_mine && error.reason != Reason::Draining;
+            let is_final = error.retry() == Retry::Never || (leads && calls >= CALLS_MAX);
+            if !is_final && (!leads || error.reason == Reason::DeadlineExceeded) {
+                // Whoever leads next can tell what became of it.
+                self.ended = Some(error);
+                return None;
+            }
+            if !is_final {
+                self.again.insert((Instant::now() + pause(calls), number));
+                return None;
             }
         }
         self.in_flight -= 1;
@@ -341,8 +336,8 @@ async fn until(at: Option<Instant>) {
 }
 
 fn pause(calls: u32) -> Duration {
-    let doubled = OVERLOADED_PAUSE_MS_MIN << calls.saturating_sub(1).min(16);
-    Duration::from_millis(doubled.min(OVERLOADED_PAUSE_MS_MAX))
+    let doubled = PAUSE_MS_MIN << calls.saturating_sub(1).min(16);
+    Duration::from_millis(doubled.min(PAUSE_MS_MAX))
 }
 
 /// The request with the agent's key in its field, as `Grid/Call` puts it there: the message under the same
@@ -373,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_of_an_overloaded_agent_double_to_a_bound() {
+    fn pauses_double_to_a_bound() {
         let pauses: Vec<_> = (1..=8).map(|calls| pause(calls).as_millis()).collect();
         assert_eq!(pauses, [20, 40, 80, 160, 320, 640, 1_000, 1_000]);
         assert_eq!(pause(u32::MAX), Duration::from_secs(1));
