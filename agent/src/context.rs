@@ -2,15 +2,18 @@
 
 use crate::{
     call::{Call, Target},
+    due_times::DueTimes,
     entity::Entity,
     error::{CallError, refusal_of},
-    host::{Turn, TurnFailure, TurnOutput, TurnSend, TurnView},
+    host::{Turn, TurnFailure, TurnOutput, TurnSchedule, TurnSend, TurnView},
+    schedule::{Schedule, ScheduleError, check_name},
     store::Store,
 };
 use afdg_types::{
     AgentError, AgentRef, GridError, MessageId, Reason,
     limits::{
-        MESSAGE_BYTES_MAX, SEND_DELAY_MS_MAX, TURN_CALLS_MAX, TURN_CALLS_PARALLEL_MAX, TURN_EFFECT_BYTES_MAX,
+        MESSAGE_BYTES_MAX, SCHEDULE_REQUEST_BYTES_MAX, SEND_DELAY_MS_MAX, TURN_CALLS_MAX,
+        TURN_CALLS_PARALLEL_MAX, TURN_EFFECT_BYTES_MAX, TURN_SCHEDULE_CHANGES_MAX,
     },
 };
 use bytes::Bytes;
@@ -49,6 +52,8 @@ pub struct Context {
     /// Calls and sends so far.
     messages: u32,
     sends: Vec<TurnSend>,
+    schedules: Vec<TurnSchedule>,
+    /// Of sends and schedules.
     send_bytes: usize,
     failure: Option<TurnFailure>,
     pub(crate) store: Store,
@@ -66,6 +71,7 @@ impl Context {
             read_only: turn.read_only,
             messages: 0,
             sends: Vec::new(),
+            schedules: Vec::new(),
             send_bytes: 0,
             failure: None,
             store: Store::new(view),
@@ -195,13 +201,68 @@ impl Context {
         let Some(ordinal) = self.number_messages(1) else { return Err(self.has_failed()) };
         let Target { agent, method, request } = target;
         let send = TurnSend { ordinal, agent, method, request, delay_ms };
-        self.send_bytes += send.bytes();
+        self.count_bytes(send.bytes())?;
         self.sends.push(send);
+        Ok(MessageId::of_send(self.parent, ordinal))
+    }
+
+    fn count_bytes(&mut self, bytes: usize) -> Result<(), CallError> {
+        self.send_bytes += bytes;
         if self.send_bytes > TURN_EFFECT_BYTES_MAX {
             let text = format!("the turn sends more than {TURN_EFFECT_BYTES_MAX} bytes of messages");
             return Err(CallError::Agent(self.fail(TurnFailure::TooLarge(text))));
         }
-        Ok(MessageId::of_send(self.parent, ordinal))
+        Ok(())
+    }
+
+    /// Has a message sent whenever the schedule is due, for as long as the agent has a schedule of that name:
+    /// each is a send of this agent's like one of [`Context::send`], to itself or to another agent. The
+    /// schedule stands once this turn is committed; it outlasts every server.
+    ///
+    /// It takes the place of an earlier schedule of the name. If that one is due at the same times, its next
+    /// due time stays, so a handler may set its schedule again at every turn; otherwise it begins anew.
+    ///
+    /// An agent has at most [`AGENT_SCHEDULES_MAX`](afdg_types::limits::AGENT_SCHEDULES_MAX) schedules; a turn
+    /// after which it would have more fails.
+    pub fn schedule<R: Message + Default>(
+        &mut self,
+        name: impl Into<String>,
+        schedule: Schedule,
+        call: Call<R>,
+    ) -> Result<(), ScheduleError> {
+        let name = name.into();
+        check_name(&name)?;
+        let Schedule { when, missed } = schedule;
+        if DueTimes::new(&when)?.first(self.now_ms).is_none() {
+            return Err(ScheduleError::NeverDue);
+        }
+        let Target { agent, method, request } = call.target()?;
+        if request.len() > SCHEDULE_REQUEST_BYTES_MAX {
+            return Err(ScheduleError::RequestTooLarge { bytes: request.len() });
+        }
+        Ok(self.change_schedules(TurnSchedule::Set { name, when, missed, agent, method, request })?)
+    }
+
+    /// Ends the schedule of that name, if there is one, once this turn is committed. What it has sent before
+    /// goes its way.
+    pub fn cancel_schedule(&mut self, name: impl Into<String>) -> Result<(), ScheduleError> {
+        let name = name.into();
+        check_name(&name)?;
+        Ok(self.change_schedules(TurnSchedule::Cancel { name })?)
+    }
+
+    fn change_schedules(&mut self, change: TurnSchedule) -> Result<(), CallError> {
+        self.check_writable().map_err(CallError::Agent)?;
+        if self.failure.is_some() {
+            return Err(self.has_failed());
+        }
+        self.count_bytes(change.bytes())?;
+        self.schedules.push(change);
+        if self.schedules.len() > TURN_SCHEDULE_CHANGES_MAX {
+            let text = format!("a turn sets and cancels at most {TURN_SCHEDULE_CHANGES_MAX} schedules");
+            return Err(CallError::Agent(self.fail(TurnFailure::TooLarge(text))));
+        }
+        Ok(())
     }
 
     /// The first of `count` ordinals in a row, given out before any of the calls starts; none once the
@@ -259,10 +320,12 @@ impl Context {
                 response.len()
             ))),
             Ok(response) => {
-                Ok(TurnOutput { reply: Ok(response), writes: self.store.into_writes(), sends: self.sends })
+                let (writes, sends, schedules) = (self.store.into_writes(), self.sends, self.schedules);
+                Ok(TurnOutput { reply: Ok(response), writes, sends, schedules })
             }
             Err(refusal) => {
-                Ok(TurnOutput { reply: Err(cut(refusal)), writes: Vec::new(), sends: Vec::new() })
+                let (writes, sends, schedules) = (Vec::new(), Vec::new(), Vec::new());
+                Ok(TurnOutput { reply: Err(cut(refusal)), writes, sends, schedules })
             }
         }
     }

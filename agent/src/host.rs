@@ -5,7 +5,7 @@
 //! languages fits the same trait.
 
 use crate::row::Row;
-use afdg_types::{AgentError, AgentRef, CallError, GridError, MessageId, Reason, limits};
+use afdg_types::{AgentError, AgentRef, CallError, GridError, MessageId, Missed, Reason, When, limits};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -135,6 +135,46 @@ pub struct TurnOutput {
     pub writes: Vec<RowWrite>,
     /// Messages that leave once the turn is committed, in this order.
     pub sends: Vec<TurnSend>,
+    /// Schedules of the agent that are set and cancelled, in this order.
+    pub schedules: Vec<TurnSchedule>,
+}
+
+/// What a turn does to one of its agent's schedules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TurnSchedule {
+    /// In the place of one of the same name, if there is one.
+    Set {
+        name: String,
+        when: When,
+        missed: Missed,
+        /// Whom it sends to.
+        agent: AgentRef,
+        method: String,
+        request: Bytes,
+    },
+    Cancel {
+        name: String,
+    },
+}
+
+impl TurnSchedule {
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Set { name, .. } | Self::Cancel { name } => name,
+        }
+    }
+
+    /// What it counts among the bytes that a turn may write.
+    pub fn bytes(&self) -> usize {
+        const OVERHEAD: usize = limits::SCHEDULE_CRON_BYTES_MAX + limits::SCHEDULE_ZONE_BYTES_MAX + 64;
+        OVERHEAD
+            + match self {
+                Self::Set { name, agent, method, request, .. } => {
+                    name.len() + agent.as_str().len() + method.len() + request.len()
+                }
+                Self::Cancel { name } => name.len(),
+            }
+    }
 }
 
 /// A message that nobody waits for.

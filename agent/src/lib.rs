@@ -30,6 +30,7 @@
 
 mod call;
 mod context;
+pub mod due_times;
 mod entity;
 mod error;
 pub mod host;
@@ -38,18 +39,20 @@ mod json;
 mod list;
 pub mod native;
 pub mod row;
+mod schedule;
 mod store;
 pub mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use afdg_types::{AgentError, AgentRef, Code, GridError, MessageId, Reason};
+pub use afdg_types::{AgentError, AgentRef, Code, GridError, MessageId, Missed, Reason};
 pub use async_trait::async_trait;
 pub use call::Call;
 pub use context::{Context, ENTITIES_LISTED_MAX, REFUSAL_MESSAGE_BYTES_MAX, REFUSAL_METADATA_BYTES_MAX};
 pub use entity::Entity;
 pub use error::CallError;
 pub use native::{AgentType, NativeHost};
+pub use schedule::{Schedule, ScheduleError};
 // Generated code names these through this crate, so that an author depends on no more than it.
 pub use {bytes, prost, prost_types};
 

@@ -3,13 +3,17 @@
 //! A [`TestGrid`] keeps agents' rows in memory, as the bytes that a region would store, and runs turns
 //! as the grid does: a refused or failed turn changes nothing, agents may call one another, a call
 //! that would close a cycle is refused, and time and randomness are what the test sets. What turns send
-//! is delivered once the message from outside is answered, or when it is due and the test asks for it.
+//! is delivered once the message from outside is answered, or when it is due and the test asks for it. So is
+//! what schedules send: due times that [`TestGrid::set_now_ms`] passes over are missed ones.
 //!
 //! What it leaves out on purpose: everything that takes more than one machine. It runs one turn after
 //! the other, so calls of [`Context::call_all`](crate::Context::call_all) go in the order of their
 //! list, and a message has no deadline. A send whose turn fails is not tried again: the test can look at
 //! it. A panic of a handler reaches the test.
 
+mod schedules;
+
+use self::schedules::Schedules;
 use crate::{
     call::{Call, Target},
     error::CallError,
@@ -52,6 +56,7 @@ struct State {
     /// On their way, by when they are due and in which order they were sent.
     sends: BTreeMap<(u64, u64), (MessageId, Target)>,
     sent: u64,
+    schedules: Schedules,
     failed_sends: Vec<FailedSend>,
 }
 
@@ -79,6 +84,7 @@ impl TestGrid {
             last_turn_bytes: 0,
             sends: BTreeMap::new(),
             sent: 0,
+            schedules: Schedules::default(),
             failed_sends: Vec::new(),
         };
         Self {
@@ -125,6 +131,11 @@ impl TestGrid {
         self.state().sends.len()
     }
 
+    /// The agent's schedules, by name, with when each is due next, milliseconds since the Unix epoch.
+    pub fn schedules(&self, agent: &AgentRef) -> Vec<(String, u64)> {
+        self.state().schedules.of(agent)
+    }
+
     /// Sends whose turn failed, in that order; they are forgotten here.
     pub fn take_failed_sends(&self) -> Vec<FailedSend> {
         std::mem::take(&mut self.state().failed_sends)
@@ -141,9 +152,14 @@ impl TestGrid {
 
     fn next_due(&self) -> Option<(MessageId, Target)> {
         let mut state = self.state();
-        let first = state.sends.first_key_value().map(|((due_ms, _), _)| *due_ms);
-        if first? > state.now_ms {
-            return None;
+        loop {
+            let first = state.sends.first_key_value().map(|((due_ms, _), _)| *due_ms);
+            let schedule = state.schedules.first_due_ms().filter(|due_ms| *due_ms <= state.now_ms);
+            match (first, schedule) {
+                (_, Some(due_ms)) if first.is_none_or(|first| due_ms <= first) => state.fire_schedule(),
+                (Some(first), _) if first <= state.now_ms => break,
+                _ => return None,
+            }
         }
         state.sends.pop_first().map(|(_, send)| send)
     }
@@ -205,6 +221,8 @@ impl TestGrid {
         let output = output.map_err(|failure| CallError::Grid(GridError::from(&failure)))?;
         let response = output.reply.map_err(CallError::Agent)?;
         let mut state = self.state();
+        let changed = state.schedules.change(&agent, output.schedules, now_ms);
+        changed.map_err(|failure| CallError::Grid(GridError::from(&failure)))?;
         let rows = state.agents.entry(agent).or_default();
         let bytes = apply(Arc::make_mut(rows), output.writes);
         state.last_turn_bytes = bytes;
@@ -228,6 +246,15 @@ impl TestGrid {
     fn state(&self) -> MutexGuard<'_, State> {
         // A handler's panic can't leave the state half changed: nothing runs while it is locked.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn fire_schedule(&mut self) {
+        for (due_ms, id, target) in self.schedules.fire_first(self.now_ms) {
+            self.sent += 1;
+            self.sends.insert((due_ms, self.sent), (id, target));
+        }
     }
 }
 

@@ -143,6 +143,7 @@ impl AgentsAdmin {
             waiting: found.waiting,
             sends: found.sends,
             next_due_ms: found.next_due_ms,
+            schedules: found.schedules,
             turn: found.turn.map(blocked_agents::turn),
             next: found.next.into_iter().map(blocked_agents::queued).collect(),
             held: found.held,

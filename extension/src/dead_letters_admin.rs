@@ -2,7 +2,7 @@
 
 use crate::{
     cluster_admin::time_for,
-    region_questions::{PageToken, ask_leader, bounded},
+    region_questions::{ask_leader, bounded, listing},
 };
 use afdg_proto::{
     pb::{
@@ -17,14 +17,14 @@ use afdg_proto::{
 };
 use afdg_region_client::RegionClient;
 use afdg_router::Router;
-use afdg_types::{AgentRef, CallError, GridError, MessageId, Reason, limits::LIST_DEAD_LETTERS_MAX};
+use afdg_types::{
+    AgentRef, CallError, GridError, MessageId, Reason, RegionId, limits::LIST_DEAD_LETTERS_MAX,
+};
 use std::collections::BTreeMap;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 const PAGE_SIZE_DEFAULT: u32 = 100;
-/// Pages of a region that one request looks through for letters that fit.
-const PAGES_LOOKED_AT_MAX: u32 = 100;
 
 pub(crate) struct DeadLettersAdmin {
     pub(crate) router: Router,
@@ -59,41 +59,20 @@ impl DeadLettersAdmin {
     ) -> Result<ListDeadLettersResponse, CallError> {
         let wanted = bounded("page_size", request.page_size, PAGE_SIZE_DEFAULT, LIST_DEAD_LETTERS_MAX)?;
         let filter = request.filter.unwrap_or_default();
-        let start = PageToken::parse(&request.page_token)?;
-        let routes = self.router.routes();
-        let mut letters = Vec::new();
-        let (mut from, mut pages) = (start.after, 0);
-        for region in routes.regions.range(start.region..).map(|(id, _)| *id) {
-            if region != start.region {
-                from.clear();
-            }
-            loop {
-                let left = wanted - letters.len() as u32;
-                if left == 0 || pages >= PAGES_LOOKED_AT_MAX {
-                    let next_page_token = PageToken { region, after: from }.to_string();
-                    return Ok(ListDeadLettersResponse { letters, next_page_token });
-                }
-                let ask = internal::ListDeadLettersRequest {
-                    region: region.0,
-                    from: from.clone().into(),
-                    limit: left,
-                };
-                let ask = |node: RegionClient, time| {
-                    let ask = ask.clone();
-                    async move { node.list_dead_letters(ask, time).await }
-                };
-                let (_, mut page) = ask_leader(&self.router, region, until, ask).await?;
-                pages += 1;
+        let ask = |node: RegionClient, time, region: RegionId, from, limit| {
+            let filter = filter.clone();
+            async move {
+                let ask = internal::ListDeadLettersRequest { region: region.0, from, limit };
+                let mut page = node.list_dead_letters(ask, time).await?;
                 // No more than asked for, whatever the node says.
-                page.letters.truncate(left as usize);
-                letters.extend(page.letters.into_iter().map(shown).filter(|letter| fits(&filter, letter)));
-                from = page.next.to_vec();
-                if from.is_empty() {
-                    break;
-                }
+                page.letters.truncate(limit as usize);
+                let letters = page.letters.into_iter().map(shown).filter(|letter| fits(&filter, letter));
+                Ok((letters.collect(), page.next))
             }
-        }
-        Ok(ListDeadLettersResponse { letters, next_page_token: String::new() })
+        };
+        let (letters, next_page_token) =
+            listing(&self.router, &request.page_token, wanted, until, ask).await?;
+        Ok(ListDeadLettersResponse { letters, next_page_token })
     }
 
     async fn settle(

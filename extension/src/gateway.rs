@@ -3,13 +3,13 @@
 use crate::{
     agent_calls, agents_admin::AgentsAdmin, budget::Budget, caller::Caller, cluster_admin::ClusterAdmin,
     config::ENVELOPE_BYTES_MAX, dead_letters_admin::DeadLettersAdmin, grid::Grid, health::HealthService,
-    intake::Intake, reflection::Reflection,
+    intake::Intake, reflection::Reflection, schedules_admin::SchedulesAdmin,
 };
 use afdg_proto::{
     pb::{
         admin::{
             agents_server::AgentsServer, cluster_server::ClusterServer,
-            dead_letters_server::DeadLettersServer,
+            dead_letters_server::DeadLettersServer, schedules_server::SchedulesServer,
         },
         v1::grid_server::GridServer,
     },
@@ -50,6 +50,7 @@ struct Rest {
     cluster: ClusterServer<ClusterAdmin>,
     agents: AgentsServer<AgentsAdmin>,
     dead_letters: DeadLettersServer<DeadLettersAdmin>,
+    schedules: SchedulesServer<SchedulesAdmin>,
     reflection_v1: ReflectionV1<Reflection>,
     reflection_v1alpha: ReflectionV1Alpha<Reflection>,
 }
@@ -74,7 +75,9 @@ impl Gateway {
             cluster: ClusterServer::new(cluster).max_decoding_message_size(ENVELOPED_BYTES_MAX),
             agents: AgentsServer::new(AgentsAdmin { router: router.clone() })
                 .max_decoding_message_size(ENVELOPED_BYTES_MAX),
-            dead_letters: DeadLettersServer::new(DeadLettersAdmin { router })
+            dead_letters: DeadLettersServer::new(DeadLettersAdmin { router: router.clone() })
+                .max_decoding_message_size(ENVELOPED_BYTES_MAX),
+            schedules: SchedulesServer::new(SchedulesAdmin { router })
                 .max_decoding_message_size(ENVELOPED_BYTES_MAX),
             reflection_v1: ReflectionV1::new(reflection.clone())
                 .max_decoding_message_size(REFLECTION_BYTES_MAX),
@@ -115,6 +118,7 @@ impl Gateway {
             "afdg.admin.v1.Cluster" => rest.cluster.call(request),
             "afdg.admin.v1.Agents" => rest.agents.call(request),
             "afdg.admin.v1.DeadLetters" => rest.dead_letters.call(request),
+            "afdg.admin.v1.Schedules" => rest.schedules.call(request),
             "grpc.reflection.v1.ServerReflection" => rest.reflection_v1.call(request),
             "grpc.reflection.v1alpha.ServerReflection" => rest.reflection_v1alpha.call(request),
             _ => {

@@ -35,6 +35,7 @@ mod pipe;
 mod reflection;
 mod region_questions;
 mod scatter;
+mod schedules_admin;
 mod server;
 mod wire;
 

@@ -1,7 +1,55 @@
 //! Questions that operators ask of the nodes that lead regions.
 
+use afdg_region_client::RegionClient;
+use afdg_router::Router;
 pub(crate) use afdg_router::ask_leader;
-use afdg_types::{GridError, Reason, RegionId};
+use afdg_types::{CallError, GridError, Reason, RegionId};
+use bytes::Bytes;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Pages of a region that one listing looks through for what fits.
+const PAGES_LOOKED_AT_MAX: u32 = 100;
+
+/// A page of a listing that goes on from region to region, and the token of the next one; `ask` is told the
+/// region, where its page begins and how much is wanted, and answers with what fits and where the next page
+/// of the region begins, empty at its end.
+pub(crate) async fn listing<T, F>(
+    router: &Router,
+    page_token: &str,
+    wanted: u32,
+    until: Instant,
+    ask: impl Fn(RegionClient, Duration, RegionId, Bytes, u32) -> F,
+) -> Result<(Vec<T>, String), CallError>
+where
+    F: Future<Output = Result<(Vec<T>, Bytes), CallError>>,
+{
+    let start = PageToken::parse(page_token)?;
+    let routes = router.routes();
+    let mut found = Vec::new();
+    let (mut from, mut pages) = (start.after, 0);
+    for region in routes.regions.range(start.region..).map(|(id, _)| *id) {
+        if region != start.region {
+            from.clear();
+        }
+        loop {
+            let left = wanted.saturating_sub(found.len() as u32);
+            if left == 0 || pages >= PAGES_LOOKED_AT_MAX {
+                return Ok((found, PageToken { region, after: from }.to_string()));
+            }
+            let start = Bytes::from(from);
+            let ask = |node, time| ask(node, time, region, start.clone(), left);
+            let (_, (fitting, next)) = ask_leader(router, region, until, ask).await?;
+            pages += 1;
+            found.extend(fitting);
+            from = next.to_vec();
+            if from.is_empty() {
+                break;
+            }
+        }
+    }
+    Ok((found, String::new()))
+}
 
 pub(crate) fn bounded(field: &str, given: u32, default: u32, max: u32) -> Result<u32, GridError> {
     match given {

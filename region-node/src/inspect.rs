@@ -11,7 +11,7 @@ use afdg_agent::{host::TurnView, inspect};
 use afdg_proto::pb::internal::{
     InspectAgentRequest, InspectAgentResponse, InspectedEntity, ListAgentsRequest, ListAgentsResponse,
 };
-use afdg_region_machine::table::{entities, inbox};
+use afdg_region_machine::table::{entities, inbox, schedules};
 use afdg_types::{AgentRef, GridError, MessageId, Reason, RegionId, Rows, limits, prefix_end};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -20,6 +20,8 @@ use std::sync::Arc;
 const ENTITIES_MAX: u32 = 1_000;
 /// Accepted sends of one agent that are counted.
 const SENDS_MAX: usize = 1_000;
+/// Schedules of one agent that are counted; it has fewer.
+const SCHEDULES_MAX: usize = 1_000;
 /// Agents looked at for one page of a listing by type, found or not.
 const LOOKED_AT_MAX: u32 = 20_000;
 
@@ -103,6 +105,8 @@ pub async fn inspect_agent(
     }
     let (sends, next_due_ms) =
         inbox::of_agent(handle.replica.rows().as_ref(), &agent, SENDS_MAX).map_err(storage)?;
+    let schedules = schedules::count_of_agent(handle.replica.rows().as_ref(), &agent, SCHEDULES_MAX);
+    let schedules = schedules.map_err(storage)?;
     let doing = handle.activity(agent).await.ok_or_else(not_leader)?;
     Ok(InspectAgentResponse {
         entities: shown,
@@ -113,5 +117,6 @@ pub async fn inspect_agent(
         turn: doing.turn,
         next: doing.next,
         held: doing.held as u32,
+        schedules: schedules as u32,
     })
 }

@@ -14,6 +14,7 @@ mod region;
 mod regions;
 mod replica;
 mod scatter;
+mod schedules;
 mod server;
 mod service;
 

@@ -6,14 +6,16 @@ use crate::{
     region::{Admission, Outgoing, RegionHandle, ReplyTo, Surroundings},
     regions::Regions,
     scatter::{self, Scatters},
+    schedules,
 };
 use afdg_proto::{
     pb::internal::{
-        self, FindMessageRequest, FindMessageResponse, ForwardFrame, Forwarded, InspectAgentRequest,
-        InspectAgentResponse, ListAgentsRequest, ListAgentsResponse, ListBlockedAgentsRequest,
-        ListBlockedAgentsResponse, ListDeadLettersRequest, ListDeadLettersResponse, OutcomeFrame,
-        ScatterRequest, ScatterResponse, SettleDeadLettersRequest, SettleDeadLettersResponse,
-        TransferLeaderRequest, TransferLeaderResponse, region_node_server::RegionNode,
+        self, CancelSchedulesRequest, CancelSchedulesResponse, FindMessageRequest, FindMessageResponse,
+        ForwardFrame, Forwarded, InspectAgentRequest, InspectAgentResponse, ListAgentsRequest,
+        ListAgentsResponse, ListBlockedAgentsRequest, ListBlockedAgentsResponse, ListDeadLettersRequest,
+        ListDeadLettersResponse, ListSchedulesRequest, ListSchedulesResponse, OutcomeFrame, ScatterRequest,
+        ScatterResponse, SettleDeadLettersRequest, SettleDeadLettersResponse, TransferLeaderRequest,
+        TransferLeaderResponse, region_node_server::RegionNode,
     },
     status::of_grid_error,
 };
@@ -190,6 +192,26 @@ impl RegionNode for RegionService {
         let pages = scatter::pages(handle, self.here.clone(), start, asked, place);
         let pages = pages.map_err(|error| of_grid_error(&error))?;
         Ok(Response::new(Box::pin(pages.map(|page| page.map_err(|error| of_grid_error(&error))))))
+    }
+
+    async fn list_schedules(
+        &self,
+        request: Request<ListSchedulesRequest>,
+    ) -> Result<Response<ListSchedulesResponse>, Status> {
+        let request = request.into_inner();
+        let handle = self.leading(request.region).map_err(|status| *status)?;
+        self.look(handle, move |handle| schedules::list(handle, &request)).await
+    }
+
+    async fn cancel_schedules(
+        &self,
+        request: Request<CancelSchedulesRequest>,
+    ) -> Result<Response<CancelSchedulesResponse>, Status> {
+        let request = request.into_inner();
+        let handle = self.leading(request.region).map_err(|status| *status)?;
+        handle.replica.linearize().await.map_err(|_| of_grid_error(&not_leader()))?;
+        let cancelled = schedules::cancel(&handle, request).await;
+        cancelled.map(Response::new).map_err(|error| of_grid_error(&error))
     }
 }
 

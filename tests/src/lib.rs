@@ -2,6 +2,7 @@
 //! and a checker of the histories that these record.
 
 pub mod afdg;
+pub mod alarm;
 pub mod client;
 pub mod cluster;
 pub mod counters;
@@ -26,7 +27,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// A counter that does not exist yet reads as 0.
 pub const PROBE: Probe = Probe { agent_type: "counter.v1.Counter", method: "Get" };
 
-/// The agents of the examples, and one that sends and receives letters.
+/// The agents of the examples, one that sends and receives letters, and one that rings at set times.
 pub fn example_agents() -> Arc<NativeHost> {
     Arc::new(
         NativeHost::new()
@@ -34,7 +35,8 @@ pub fn example_agents() -> Arc<NativeHost> {
             .with(afdg_example_counter::fanout())
             .with(afdg_example_bank::account())
             .with(afdg_example_shop::customer())
-            .with(mail::mail_box()),
+            .with(mail::mail_box())
+            .with(alarm::alarm()),
     )
 }
 

@@ -6,9 +6,10 @@ use crate::{
 };
 use afdg_proto::{
     pb::internal::{
-        FindMessageRequest, FindMessageResponse, Forwarded, InspectAgentRequest, InspectAgentResponse,
-        ListAgentsRequest, ListAgentsResponse, ListBlockedAgentsRequest, ListBlockedAgentsResponse,
-        ListDeadLettersRequest, ListDeadLettersResponse, ScatterStart, SettleDeadLettersRequest,
+        CancelSchedulesRequest, CancelSchedulesResponse, FindMessageRequest, FindMessageResponse, Forwarded,
+        InspectAgentRequest, InspectAgentResponse, ListAgentsRequest, ListAgentsResponse,
+        ListBlockedAgentsRequest, ListBlockedAgentsResponse, ListDeadLettersRequest, ListDeadLettersResponse,
+        ListSchedulesRequest, ListSchedulesResponse, ScatterStart, SettleDeadLettersRequest,
         SettleDeadLettersResponse, TransferLeaderRequest, TransferLeaderResponse,
     },
     peer_auth::PeerToken,
@@ -168,6 +169,24 @@ impl RegionClient {
         timeout: Duration,
     ) -> Result<FindMessageResponse, CallError> {
         self.ask(timeout, async |mut node| node.find_message(request).await).await
+    }
+
+    /// Schedules of one region's agents; the node must lead it.
+    pub async fn list_schedules(
+        &self,
+        request: ListSchedulesRequest,
+        timeout: Duration,
+    ) -> Result<ListSchedulesResponse, CallError> {
+        self.ask(timeout, async |mut node| node.list_schedules(request).await).await
+    }
+
+    /// Cancels schedules of one region's agents; the node must lead it.
+    pub async fn cancel_schedules(
+        &self,
+        request: CancelSchedulesRequest,
+        timeout: Duration,
+    ) -> Result<CancelSchedulesResponse, CallError> {
+        self.ask(timeout, async |mut node| node.cancel_schedules(request).await).await
     }
 
     /// Moves the lead of a region away from this node.

@@ -1,11 +1,12 @@
 //! A region node that answers as a test tells it to.
 
 use afdg_proto::pb::internal::{
-    FindMessageRequest, FindMessageResponse, ForwardFrame, Forwarded, InspectAgentRequest,
-    InspectAgentResponse, ListAgentsRequest, ListAgentsResponse, ListBlockedAgentsRequest,
-    ListBlockedAgentsResponse, ListDeadLettersRequest, ListDeadLettersResponse, Outcome, OutcomeFrame,
-    ScatterRequest, ScatterResponse, ScatterStart, SettleDeadLettersRequest, SettleDeadLettersResponse,
-    TransferLeaderRequest, TransferLeaderResponse, outcome,
+    CancelSchedulesRequest, CancelSchedulesResponse, FindMessageRequest, FindMessageResponse, ForwardFrame,
+    Forwarded, InspectAgentRequest, InspectAgentResponse, ListAgentsRequest, ListAgentsResponse,
+    ListBlockedAgentsRequest, ListBlockedAgentsResponse, ListDeadLettersRequest, ListDeadLettersResponse,
+    ListSchedulesRequest, ListSchedulesResponse, Outcome, OutcomeFrame, ScatterRequest, ScatterResponse,
+    ScatterStart, SettleDeadLettersRequest, SettleDeadLettersResponse, TransferLeaderRequest,
+    TransferLeaderResponse, outcome,
     region_node_server::{RegionNode, RegionNodeServer},
 };
 use afdg_runtime::{Incoming, Net, TcpNet};
@@ -191,6 +192,20 @@ impl RegionNode for Service {
         _: Request<ListDeadLettersRequest>,
     ) -> Result<Response<ListDeadLettersResponse>, Status> {
         Ok(Response::new(ListDeadLettersResponse::default()))
+    }
+
+    async fn list_schedules(
+        &self,
+        _: Request<ListSchedulesRequest>,
+    ) -> Result<Response<ListSchedulesResponse>, Status> {
+        Ok(Response::new(ListSchedulesResponse::default()))
+    }
+
+    async fn cancel_schedules(
+        &self,
+        _: Request<CancelSchedulesRequest>,
+    ) -> Result<Response<CancelSchedulesResponse>, Status> {
+        Ok(Response::new(CancelSchedulesResponse::default()))
     }
 
     async fn settle_dead_letters(

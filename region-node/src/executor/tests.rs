@@ -42,7 +42,12 @@ impl AgentHost for Host {
             "fail" => Err(TurnFailure::TooLarge("too large".to_owned())),
             method => {
                 sleep(Duration::from_millis(method.parse().unwrap())).await;
-                Ok(TurnOutput { reply: Ok(turn.request), writes: Vec::new(), sends: Vec::new() })
+                Ok(TurnOutput {
+                    reply: Ok(turn.request),
+                    writes: Vec::new(),
+                    sends: Vec::new(),
+                    schedules: Vec::new(),
+                })
             }
         }
     }

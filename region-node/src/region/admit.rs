@@ -341,8 +341,15 @@ impl Owner {
         };
         let number = leading.next_turn;
         leading.next_turn += 1;
-        let sends = Vec::new();
-        let turn = PendingTurn { number, effects, accepted: false, sends, bytes: 0, message_bytes: 0 };
+        let turn = PendingTurn {
+            number,
+            effects,
+            accepted: false,
+            sends: Vec::new(),
+            schedules: Vec::new(),
+            bytes: 0,
+            message_bytes: 0,
+        };
         leading.pending.push_back(Pending::Turn(turn));
     }
 }

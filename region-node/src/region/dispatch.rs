@@ -70,6 +70,19 @@ impl Owner {
                 let _ = settled.send(());
                 Ok(())
             }
+            (Pending::Fire { op, schedule }, OpOutcome::Fired { placed }) => {
+                self.fired(op, &schedule, placed);
+                Ok(())
+            }
+            (Pending::Fire { op, .. }, OpOutcome::NotFired) => {
+                self.not_fired(&op);
+                Ok(())
+            }
+            (Pending::CancelSchedule { op, cancelled }, OpOutcome::Cancelled { was_there }) => {
+                self.see_schedule(&op.agent, &op.name);
+                let _ = cancelled.send(was_there);
+                Ok(())
+            }
             (Pending::Record { recorded, .. }, OpOutcome::Recorded) => {
                 // The turn may have been dropped meanwhile.
                 let _ = recorded.send(());
@@ -95,7 +108,7 @@ impl Owner {
 
     /// `first_send` is the number of the turn's first send, if it has any.
     fn turn_committed(&mut self, turn: PendingTurn, first_send: Option<u64>) {
-        let PendingTurn { number, effects, sends, message_bytes, .. } = turn;
+        let PendingTurn { number, effects, sends, schedules, message_bytes, .. } = turn;
         let Some(leading) = self.leading.as_mut() else { return };
         leading.leave_inbox(effects.message_id, message_bytes);
         leading.answer(effects.message_id, &result_of(effects.reply));
@@ -106,6 +119,9 @@ impl Owner {
         leading.committed(&effects.agent);
         if let Some(first) = first_send {
             self.sends_committed(&effects.agent, sends, first);
+        }
+        if !schedules.is_empty() {
+            self.schedules_committed(&effects.agent, &schedules);
         }
     }
 

@@ -4,14 +4,19 @@
 use super::{
     admission::{Admission, ReplyTo},
     propose::Proposed,
+    schedules::Schedules,
 };
 use crate::executor::{
     calls::Calls,
     overlay::{Overlay, TurnNumber},
 };
 use afdg_region_machine::{
-    op::{CommitTurn, FailAttempt, SettleDeadLetter, SettleSends},
-    table::{fence::Fence, inbox::AcceptedSend, mailbox::RecordedTurn, outbox::OutgoingSend},
+    op::{
+        CancelSchedule, CommitTurn, FailAttempt, FireSchedule, ScheduleChange, SettleDeadLetter, SettleSends,
+    },
+    table::{
+        fence::Fence, inbox::AcceptedSend, mailbox::RecordedTurn, outbox::OutgoingSend, schedules::Schedule,
+    },
 };
 use afdg_types::{AgentRef, MessageId, Slot};
 use bytes::Bytes;
@@ -153,6 +158,15 @@ pub enum Pending {
         turn: RecordedTurn,
         recorded: oneshot::Sender<()>,
     },
+    Fire {
+        op: FireSchedule,
+        schedule: Schedule,
+    },
+    CancelSchedule {
+        op: CancelSchedule,
+        /// Whether it was there.
+        cancelled: oneshot::Sender<bool>,
+    },
     KeepId(afdg_region_machine::op::KeepId),
     ForgetIds(afdg_region_machine::op::ForgetIds),
     CollectGarbage,
@@ -165,6 +179,7 @@ pub struct PendingTurn {
     /// The message stands in the inbox.
     pub accepted: bool,
     pub sends: Vec<OutgoingSend>,
+    pub schedules: Vec<ScheduleChange>,
     pub bytes: usize,
     pub message_bytes: usize,
 }
@@ -238,6 +253,7 @@ pub struct Leading {
     /// Sends in the outbox.
     pub outbox_messages: usize,
     pub outbox_bytes: usize,
+    pub schedules: Schedules,
     /// Read-only messages that wait for word that this replica still leads.
     pub reads: Vec<Admission>,
     pub reads_checking: bool,
@@ -273,6 +289,7 @@ impl Leading {
             lanes_wanted: Vec::new(),
             outbox_messages: 0,
             outbox_bytes: 0,
+            schedules: Schedules::default(),
             reads: Vec::new(),
             reads_checking: false,
             forgetting: false,

@@ -11,6 +11,7 @@
 //! | `dispatch` | once committed: replies leave, turns may touch others |
 //! | `sends` | messages that nobody waits for: into the inbox, tried again, given up |
 //! | `lanes` | the sends of committed turns: out of the outbox, in order |
+//! | `schedules` | messages that are sent at set times: which are due, and what they send |
 //! | `rings` | agents that wait for one another are found and set free |
 //! | `by_id` | messages of which only the id is known |
 //! | `activity` | what agents are doing and wait for, for people |
@@ -28,6 +29,7 @@ mod propose;
 mod reads;
 mod rings;
 mod run;
+mod schedules;
 mod sends;
 
 pub use admission::{Admission, Outgoing, ReplyTo};

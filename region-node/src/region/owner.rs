@@ -18,12 +18,13 @@ use afdg_catalog_client::Routes;
 use afdg_proto::pb::internal::ListBlockedAgentsResponse;
 use afdg_region_machine::{
     Command, Outcome,
-    op::SettleDeadLetter,
+    op::{CancelSchedule, SettleDeadLetter},
     table::{
         fence::Fence,
         inbox::{self, AcceptedSend},
         mailbox::{self, RecordedTurn},
         outbox,
+        schedules::{self, Progress},
     },
 };
 use afdg_replication::{Lead, WriteError};
@@ -74,6 +75,7 @@ pub enum Event {
     Ready { leadership: u64, result: Result<Backlog, ReadyError> },
     Delivered { leadership: u64, lane: LaneKey, delivery: Result<Delivery, RowsError> },
     SettleLetter { op: SettleDeadLetter, settled: oneshot::Sender<()> },
+    CancelSchedule { op: CancelSchedule, cancelled: oneshot::Sender<bool> },
     ReadsChecked { leadership: u64, reads: Vec<Admission>, result: Result<(), WriteError> },
     ReadEnded { leadership: u64, bytes: usize, retry: Option<Admission> },
     Inspect { agent: AgentRef, activity: oneshot::Sender<Activity> },
@@ -89,11 +91,13 @@ pub struct Backlog {
     recorded: Vec<(AgentRef, RecordedTurn)>,
     inbox: Vec<(AgentRef, AcceptedSend)>,
     outbox: Vec<outbox::Lying>,
+    schedules: Vec<(AgentRef, String, Progress)>,
 }
 
 impl Backlog {
     fn read(rows: &dyn Rows) -> Result<Self, RowsError> {
-        Ok(Self { recorded: mailbox::all(rows)?, inbox: inbox::all(rows)?, outbox: outbox::all(rows)? })
+        let (recorded, inbox) = (mailbox::all(rows)?, inbox::all(rows)?);
+        Ok(Self { recorded, inbox, outbox: outbox::all(rows)?, schedules: schedules::all(rows)? })
     }
 }
 
@@ -189,6 +193,13 @@ impl RegionHandle {
         let (settled, waiting) = oneshot::channel();
         let _ = self.events.send(Event::SettleLetter { op, settled });
         waiting.await.is_ok()
+    }
+
+    /// Cancels a schedule; whether it was there. None if the lead was lost before that was known.
+    pub async fn cancel_schedule(&self, op: CancelSchedule) -> Option<bool> {
+        let (cancelled, waiting) = oneshot::channel();
+        let _ = self.events.send(Event::CancelSchedule { op, cancelled });
+        waiting.await.ok()
     }
 
     /// From now on messages are sent elsewhere; what was admitted is finished.
@@ -348,6 +359,7 @@ impl Owner {
                 // Whoever waits hears that nothing was done if this replica does not lead.
                 self.settle_letter(op, settled);
             }
+            Event::CancelSchedule { op, cancelled } => self.cancel_schedule(op, cancelled),
             Event::ReadsChecked { leadership, reads, result } => {
                 self.reads_checked(leadership, reads, result)
             }
@@ -419,13 +431,14 @@ impl Owner {
         let current = |leading: &&mut Leading| leading.leadership == leadership && !leading.ready;
         let Some(leading) = self.leading.as_mut().filter(current) else { return };
         match result {
-            Ok(Backlog { recorded, inbox, outbox }) => {
+            Ok(Backlog { recorded, inbox, outbox, schedules }) => {
                 leading.ready = true;
                 leading.early_bytes = 0;
                 let early = std::mem::take(&mut leading.early);
                 // Turns that may have touched others come first, before anything else of their agents.
                 self.take_over_inbox(recorded, inbox);
                 self.take_over_outbox(outbox);
+                self.take_over_schedules(schedules);
                 early.into_iter().for_each(|admission| self.admit(admission));
             }
             Err(ReadyError::Rows(error)) => self.storage_failed(&error.to_string()),

@@ -8,7 +8,7 @@ use super::{
 };
 use afdg_region_machine::{
     Command, Outcome,
-    op::{AcceptSend, CollectGarbage, CommitMessaging, Op, RecordTurn},
+    op::{AcceptSend, CollectGarbage, CommitMessaging, CommitScheduling, Op, RecordTurn},
 };
 use afdg_replication::WriteError;
 use afdg_types::{
@@ -95,7 +95,11 @@ fn take_for_entry(
             }
             Pending::Fail { op, .. } => 1_024 + op.agent.as_str().len(),
             Pending::Settle { op, .. } => 1_024 + op.accepted.len() * 10,
-            Pending::SettleLetter { .. } => 1_024,
+            Pending::SettleLetter { .. } | Pending::CancelSchedule { .. } => 1_024,
+            // What it puts into rows, of which the operation itself has little.
+            Pending::Fire { op, schedule } => {
+                256 + op.agent.as_str().len() + op.firings.len() * (128 + schedule.request.len())
+            }
             Pending::Record { agent, turn, .. } => {
                 let chain = turn.chain.iter().map(|waiting| waiting.as_str().len());
                 agent.as_str().len() + turn.method.len() + turn.request.len() + chain.sum::<usize>()
@@ -109,14 +113,21 @@ fn take_for_entry(
 
 fn op_of(pending: &Pending) -> Op {
     match pending {
-        Pending::Turn(PendingTurn { effects, accepted: false, sends, .. }) if sends.is_empty() => {
+        Pending::Turn(PendingTurn { effects, accepted: false, sends, schedules, .. })
+            if sends.is_empty() && schedules.is_empty() =>
+        {
             Op::CommitTurn(effects.clone())
         }
-        Pending::Turn(PendingTurn { effects, accepted, sends, .. }) => Op::CommitMessaging(CommitMessaging {
-            turn: effects.clone(),
-            accepted: *accepted,
-            sends: sends.clone(),
-        }),
+        Pending::Turn(PendingTurn { effects, accepted, sends, schedules, .. }) => {
+            let (turn, sends, changes) = (effects.clone(), sends.clone(), schedules.clone());
+            let messaging = CommitMessaging { turn, accepted: *accepted, sends };
+            match changes.is_empty() {
+                true => Op::CommitMessaging(messaging),
+                false => Op::CommitScheduling(CommitScheduling { messaging, changes }),
+            }
+        }
+        Pending::Fire { op, .. } => Op::FireSchedule(op.clone()),
+        Pending::CancelSchedule { op, .. } => Op::CancelSchedule(op.clone()),
         Pending::Accept { agent, send } => {
             Op::AcceptSend(AcceptSend { agent: agent.clone(), send: send.clone() })
         }

@@ -127,6 +127,7 @@ impl Owner {
             effects,
             accepted: false,
             sends: Vec::new(),
+            schedules: Vec::new(),
             bytes: ring.len() + 1_024,
             message_bytes: message.bytes,
         }));

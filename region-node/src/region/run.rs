@@ -13,9 +13,9 @@ use crate::executor::{
     overlay::TurnNumber,
     view::View,
 };
-use afdg_agent::host::{RowWrite, Turn, TurnFailure, TurnOutput, TurnSend};
+use afdg_agent::host::{RowWrite, Turn, TurnFailure, TurnOutput, TurnSchedule, TurnSend};
 use afdg_region_machine::{
-    op::{CommitTurn, RowChange},
+    op::{CommitTurn, RowChange, ScheduleChange},
     table::{mailbox::RecordedTurn, outbox::OutgoingSend, replies::TurnReply},
 };
 use afdg_types::{AgentRef, GridError, MessageId, Reason, limits};
@@ -166,35 +166,33 @@ impl Owner {
             leading.is_due_at(now_ms + WITHOUT_CODE_MS, running.message.message_id);
             return self.run_next(agent);
         }
-        let effects = match effects_of(result) {
+        let mut effects = match effects_of(result) {
             Ok(effects) => effects,
             Err(storage) => return self.storage_failed(&storage),
         };
-        let (changes, bytes) = changes_of(&effects);
-        if bytes > EFFECT_BYTES_MAX {
-            let message = format!("the turn's effects have {bytes} bytes; at most {EFFECT_BYTES_MAX} fit");
-            let effects = Effects::only(TurnReply::Failed { reason: Reason::TurnTooLarge, message });
-            self.take_in(agent, running, effects, Vec::new(), EFFECT_OVERHEAD_BYTES);
-        } else {
-            self.take_in(agent, running, effects, changes, bytes);
-        }
+        let (mut changes, mut bytes) = changes_of(&effects);
+        let schedules = std::mem::take(&mut effects.schedules);
+        let fits = match bytes <= EFFECT_BYTES_MAX {
+            true => leading.schedules.expect(agent, schedules, running.now_ms),
+            false => Err(format!("the turn's effects have {bytes} bytes; at most {EFFECT_BYTES_MAX} fit")),
+        };
+        let schedules = fits.unwrap_or_else(|message| {
+            effects = Effects::only(TurnReply::Failed { reason: Reason::TurnTooLarge, message });
+            (changes, bytes) = (Vec::new(), EFFECT_OVERHEAD_BYTES);
+            Vec::new()
+        });
+        self.take_in(agent, running, effects, Changes { rows: changes, schedules, bytes });
         self.run_next(agent);
     }
 
     /// Takes in what a turn leaves, so that it is proposed and the agent's next turn can build on it.
-    fn take_in(
-        &mut self,
-        agent: &AgentRef,
-        running: Running,
-        effects: Effects,
-        changes: Vec<RowChange>,
-        bytes: usize,
-    ) {
+    fn take_in(&mut self, agent: &AgentRef, running: Running, effects: Effects, changes: Changes) {
         let expires_at_s = self.kept_until_s(running.message.message_id);
         let now_ms = self.here.world.clock.now_ms();
         let retry = self.here.send_retry.get(agent.agent_type()).copied().unwrap_or_default();
         let Some(leading) = self.leading.as_mut() else { return };
-        let Effects { reply, writes, sends } = effects;
+        let Effects { reply, writes, sends, .. } = effects;
+        let Changes { rows: changes, schedules, bytes } = changes;
         if running.message.send.is_some() && !matches!(reply, TurnReply::Response(_)) {
             return leading.attempt_failed(agent, &running, reply, retry, now_ms, expires_at_s);
         }
@@ -216,7 +214,7 @@ impl Owner {
             recorded: *recorded,
         };
         let (number, message_bytes) = (*number, message.bytes);
-        let turn = PendingTurn { number, effects, accepted, sends, bytes, message_bytes };
+        let turn = PendingTurn { number, effects, accepted, sends, schedules, bytes, message_bytes };
         leading.pending.push_back(Pending::Turn(turn));
     }
 }
@@ -276,20 +274,28 @@ struct Effects {
     reply: TurnReply,
     writes: Vec<RowWrite>,
     sends: Vec<TurnSend>,
+    schedules: Vec<TurnSchedule>,
+}
+
+/// The same, as it goes into an entry.
+struct Changes {
+    rows: Vec<RowChange>,
+    schedules: Vec<ScheduleChange>,
+    bytes: usize,
 }
 
 impl Effects {
     /// A turn that refuses or fails leaves nothing but that.
     fn only(reply: TurnReply) -> Self {
-        Self { reply, writes: Vec::new(), sends: Vec::new() }
+        Self { reply, writes: Vec::new(), sends: Vec::new(), schedules: Vec::new() }
     }
 }
 
 /// What the turn leaves; or why this node's storage can't be relied on.
 fn effects_of(result: Result<TurnOutput, RunFailure>) -> Result<Effects, String> {
     match result {
-        Ok(TurnOutput { reply: Ok(response), writes, sends }) => {
-            Ok(Effects { reply: TurnReply::Response(response), writes, sends })
+        Ok(TurnOutput { reply: Ok(response), writes, sends, schedules }) => {
+            Ok(Effects { reply: TurnReply::Response(response), writes, sends, schedules })
         }
         Ok(TurnOutput { reply: Err(error), .. }) => Ok(Effects::only(TurnReply::Refused(error))),
         Err(failure) => match refusal_of(failure) {
@@ -340,6 +346,7 @@ fn changes_of(effects: &Effects) -> (Vec<RowChange>, usize) {
     });
     let changes = changes.collect();
     bytes += effects.sends.iter().map(TurnSend::bytes).sum::<usize>();
+    bytes += effects.schedules.iter().map(TurnSchedule::bytes).sum::<usize>();
     bytes += match &effects.reply {
         TurnReply::Response(response) => response.len(),
         TurnReply::Refused(error) => {

@@ -143,6 +143,7 @@ impl Owner {
             }
         }
         self.resume_lanes(now_ms);
+        self.fire_schedules(now_ms);
     }
 
     /// How long until something is due; none if nothing will be.
@@ -150,7 +151,7 @@ impl Owner {
         let leading = self.leading.as_ref().filter(|leading| leading.ready)?;
         let send = leading.due.first().map(|(due_ms, ..)| *due_ms);
         let lane = leading.lanes_due.first().map(|(due_ms, _)| *due_ms);
-        let due_ms = send.into_iter().chain(lane).min()?;
+        let due_ms = send.into_iter().chain(lane).chain(leading.schedules.until()).min()?;
         Some(Duration::from_millis(due_ms.saturating_sub(self.here.world.clock.now_ms())))
     }
 
@@ -260,7 +261,7 @@ impl Owner {
 }
 
 impl Leading {
-    fn enter_inbox(
+    pub(super) fn enter_inbox(
         &mut self,
         agent: &AgentRef,
         id: MessageId,
@@ -287,7 +288,7 @@ impl Leading {
     }
 
     /// Whether as many of the sender's messages wait behind one that failed as may.
-    fn is_held_full(&self, agent: &AgentRef, sending: &Sending) -> bool {
+    pub(super) fn is_held_full(&self, agent: &AgentRef, sending: &Sending) -> bool {
         let held = sending.sender.as_ref().and_then(|sender| self.agents.get(agent)?.held.get(sender));
         held.is_some_and(|held| held.len() >= limits::AGENT_MAILBOX_MESSAGES_MAX)
     }
@@ -374,7 +375,7 @@ fn state_of(send: &AcceptedSend) -> SendState {
     SendState { sender: send.sender.clone(), attempts: send.attempts, refusals: send.refusals }
 }
 
-fn message_of(send: AcceptedSend) -> Message {
+pub(super) fn message_of(send: AcceptedSend) -> Message {
     Message {
         send: Some(state_of(&send)),
         message_id: send.message_id,
