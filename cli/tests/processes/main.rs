@@ -11,6 +11,7 @@ mod frozen;
 mod kill;
 mod orders;
 mod refusals;
+mod scatter;
 mod terminate;
 mod transfers;
 
