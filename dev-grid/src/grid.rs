@@ -14,6 +14,7 @@ use futures::future::{BoxFuture, join_all, select_all, try_join_all};
 use std::{
     collections::BTreeMap,
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -145,6 +146,13 @@ impl DevGrid {
     /// Where clients call: `http://host:port`.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.extension.local_address())
+    }
+
+    /// Where the nodes that run tell health and metrics, by name.
+    pub fn health_addresses(&self) -> BTreeMap<String, SocketAddr> {
+        let address =
+            |(name, node): (&String, &RunningRegionNode)| Some((name.clone(), node.health_address?));
+        self.nodes.iter().filter_map(address).collect()
     }
 
     /// Where the data is, and whether it outlasts the grid.
@@ -307,7 +315,8 @@ impl DevGrid {
             folder: self.folder.path().join(name),
             name: name.to_owned(),
             listen: listen.clone(),
-            health_listen: None,
+            // For health checks and metrics: whichever port is free.
+            health_listen: Some("127.0.0.1:0".to_owned()),
             advertise: None,
             zone: format!("zone-{number}"),
             catalog: self.layout.catalogs.clone(),

@@ -8,6 +8,7 @@ mod config;
 mod dead_letters;
 mod executor;
 mod inspect;
+mod metrics;
 mod node_file;
 pub mod process;
 mod region;

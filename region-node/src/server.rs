@@ -3,6 +3,7 @@
 use crate::{
     cache::RowCache,
     config::RegionNodeConfig,
+    metrics,
     node_file::NodeFile,
     region::Surroundings,
     regions::{self, CatalogHeard, Regions},
@@ -24,7 +25,7 @@ use afdg_types::{GridError, NodeId, RegionId, Term, limits::FRAME_BYTES_MAX};
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tonic::{
-    service::interceptor::InterceptedService,
+    service::{Routes, interceptor::InterceptedService},
     transport::{Server, server::Router as Services},
 };
 
@@ -194,7 +195,10 @@ async fn start(
         Some(address) => {
             let listener = world.net.bind(address).await.map_err(listen_error(address))?;
             let bound = listener.local_address().map_err(listen_error(address))?;
-            serve(tasks, "serve-health", server_builder().add_service(health.clone()), listener);
+            // What scrapes metrics speaks HTTP/1.1.
+            let page = metrics::page(regions.clone());
+            let routes = Routes::from(Routes::new(health.clone()).into_axum_router().merge(page));
+            serve(tasks, "serve-health", server_builder().accept_http1(true).add_routes(routes), listener);
             Some(bound)
         }
     };

@@ -61,12 +61,15 @@ impl Owner {
                 self.attempt_failed(op, message_bytes);
                 Ok(())
             }
-            (Pending::Settle { lane, .. }, OpOutcome::Done { .. }) => {
+            (Pending::Settle { op, lane }, OpOutcome::Done { .. }) => {
+                if let (Some(leading), Some(_)) = (self.leading.as_mut(), op.given_up) {
+                    leading.dead_letters += 1;
+                }
                 self.lane_settled(lane);
                 Ok(())
             }
-            (Pending::SettleLetter { op, settled }, outcome) => {
-                self.letter_settled(op, outcome);
+            (Pending::SettleLetter { op, settled, is_first }, outcome) => {
+                self.letter_settled(op, is_first, outcome);
                 let _ = settled.send(());
                 Ok(())
             }

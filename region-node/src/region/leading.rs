@@ -152,6 +152,8 @@ pub enum Pending {
     SettleLetter {
         op: SettleDeadLetter,
         settled: oneshot::Sender<()>,
+        /// The dead letter is there, and this is the first to settle it.
+        is_first: bool,
     },
     Record {
         agent: AgentRef,
@@ -250,6 +252,10 @@ pub struct Leading {
     pub lanes_delivering: usize,
     /// Lanes to look at once the events that came together are handled.
     pub lanes_wanted: Vec<LaneKey>,
+    /// Sends that were given up and that no person has settled.
+    pub dead_letters: usize,
+    /// Those that are about to be settled.
+    pub letters_settling: BTreeSet<(AgentRef, u64)>,
     /// Sends in the outbox.
     pub outbox_messages: usize,
     pub outbox_bytes: usize,
@@ -287,6 +293,8 @@ impl Leading {
             lanes_due: BTreeSet::new(),
             lanes_delivering: 0,
             lanes_wanted: Vec::new(),
+            dead_letters: 0,
+            letters_settling: BTreeSet::new(),
             outbox_messages: 0,
             outbox_bytes: 0,
             schedules: Schedules::default(),

@@ -15,6 +15,7 @@
 //! | `rings` | agents that wait for one another are found and set free |
 //! | `by_id` | messages of which only the id is known |
 //! | `activity` | what agents are doing and wait for, for people |
+//! | `measures` | how much a region has under way |
 //! | `reads` | read-only turns beside the others, on committed state |
 
 mod activity;
@@ -24,6 +25,7 @@ mod by_id;
 mod dispatch;
 mod lanes;
 mod leading;
+mod measures;
 mod owner;
 mod propose;
 mod reads;
@@ -33,4 +35,5 @@ mod schedules;
 mod sends;
 
 pub use admission::{Admission, Outgoing, ReplyTo};
+pub use measures::Measures;
 pub use owner::{RecordTurn, RegionHandle, Surroundings, start};

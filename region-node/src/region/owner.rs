@@ -6,6 +6,7 @@ use super::{
     by_id::Known,
     lanes::Delivery,
     leading::{Acceptance, LaneKey, Leading, Pending, Waiter},
+    measures::Measures,
     rings,
 };
 use crate::{
@@ -20,6 +21,7 @@ use afdg_region_machine::{
     Command, Outcome,
     op::{CancelSchedule, SettleDeadLetter},
     table::{
+        dead_letters,
         fence::Fence,
         inbox::{self, AcceptedSend},
         mailbox::{self, RecordedTurn},
@@ -80,6 +82,7 @@ pub enum Event {
     ReadEnded { leadership: u64, bytes: usize, retry: Option<Admission> },
     Inspect { agent: AgentRef, activity: oneshot::Sender<Activity> },
     Find { id: MessageId, wait: Option<Waiter>, found: oneshot::Sender<Option<Known>> },
+    Measure { measures: oneshot::Sender<Measures> },
     ListBlocked { agent_type: String, limit: usize, blocked: oneshot::Sender<ListBlockedAgentsResponse> },
     Drain,
 }
@@ -92,12 +95,18 @@ pub struct Backlog {
     inbox: Vec<(AgentRef, AcceptedSend)>,
     outbox: Vec<outbox::Lying>,
     schedules: Vec<(AgentRef, String, Progress)>,
+    dead_letters: usize,
 }
 
 impl Backlog {
     fn read(rows: &dyn Rows) -> Result<Self, RowsError> {
-        let (recorded, inbox) = (mailbox::all(rows)?, inbox::all(rows)?);
-        Ok(Self { recorded, inbox, outbox: outbox::all(rows)?, schedules: schedules::all(rows)? })
+        Ok(Self {
+            recorded: mailbox::all(rows)?,
+            inbox: inbox::all(rows)?,
+            outbox: outbox::all(rows)?,
+            schedules: schedules::all(rows)?,
+            dead_letters: dead_letters::count(rows)?,
+        })
     }
 }
 
@@ -375,6 +384,11 @@ impl Owner {
                     let _ = found.send(known);
                 }
             }
+            Event::Measure { measures } => {
+                if let Some(measured) = self.measure() {
+                    let _ = measures.send(measured);
+                }
+            }
             Event::ListBlocked { agent_type, limit, blocked } => {
                 if let Some(agents) = self.blocked_agents(&agent_type, limit) {
                     let _ = blocked.send(agents);
@@ -431,8 +445,9 @@ impl Owner {
         let current = |leading: &&mut Leading| leading.leadership == leadership && !leading.ready;
         let Some(leading) = self.leading.as_mut().filter(current) else { return };
         match result {
-            Ok(Backlog { recorded, inbox, outbox, schedules }) => {
+            Ok(Backlog { recorded, inbox, outbox, schedules, dead_letters }) => {
                 leading.ready = true;
+                leading.dead_letters = dead_letters;
                 leading.early_bytes = 0;
                 let early = std::mem::take(&mut leading.early);
                 // Turns that may have touched others come first, before anything else of their agents.

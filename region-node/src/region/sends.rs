@@ -118,6 +118,7 @@ impl Owner {
             }
             Next::GiveUp { .. } => {
                 tracing::warn!(agent = %op.agent, id = %op.message_id, "a send is a dead letter");
+                leading.dead_letters += 1;
                 leading.leave_inbox(op.message_id, message_bytes);
                 leading.answer(op.message_id, &result_of(op.failure));
             }
@@ -184,6 +185,7 @@ impl Owner {
             Ok(letter) => letter,
             Err(error) => return self.storage_failed(&error.to_string()),
         };
+        let is_first = letter.is_some() && leading.letters_settling.insert((op.agent.clone(), op.number));
         // Until it is known to stand in the inbox its id must not be taken for a new one.
         if let Some(letter) = letter
             && (op.verdict, letter.side) == (LetterVerdict::TryAgain, Side::Receiver)
@@ -191,13 +193,17 @@ impl Owner {
             let waiters = Waiters::of(&op.agent, letter.send.digest, Acceptance::Proposed);
             leading.waiters.entry(letter.send.message_id).or_insert(waiters);
         }
-        leading.pending.push_back(Pending::SettleLetter { op, settled });
+        leading.pending.push_back(Pending::SettleLetter { op, settled, is_first });
     }
 
     /// What a person decided about a dead letter is done.
-    pub(super) fn letter_settled(&mut self, op: SettleDeadLetter, outcome: OpOutcome) {
+    pub(super) fn letter_settled(&mut self, op: SettleDeadLetter, is_first: bool, outcome: OpOutcome) {
         let agent = op.agent;
         let Some(leading) = self.leading.as_mut() else { return };
+        if is_first {
+            leading.dead_letters = leading.dead_letters.saturating_sub(1);
+            leading.letters_settling.remove(&(agent.clone(), op.number));
+        }
         match outcome {
             OpOutcome::AcceptedAgain { send } => {
                 leading.inbox_messages += 1;

@@ -5,5 +5,6 @@ mod by_id;
 mod dead_letters;
 mod delayed;
 mod mail;
+mod metrics;
 mod once;
 mod order;

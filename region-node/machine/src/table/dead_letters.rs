@@ -45,6 +45,20 @@ pub(crate) fn delete(rows: &mut dyn RowsMut, agent: &AgentRef, number: u64) {
     rows.delete(put_numbered(DEAD_LETTERS, agent, number));
 }
 
+/// How many dead letters the region has.
+pub fn count(rows: &dyn Rows) -> Result<usize, RowsError> {
+    // A few at once: each is read with its request.
+    const AT_ONCE: usize = 16;
+    let (mut from, mut count) = (vec![DEAD_LETTERS], 0);
+    loop {
+        let found = rows.scan(&from, Some(&[DEAD_LETTERS + 1]), AT_ONCE)?;
+        count += found.len();
+        let Some((last, _)) = found.last().filter(|_| found.len() == AT_ONCE) else { return Ok(count) };
+        from = last.to_vec();
+        from.push(0);
+    }
+}
+
 /// One page of the region's dead letters, in the order of their keys.
 pub struct Page {
     pub letters: Vec<(AgentRef, u64, DeadLetter)>,
