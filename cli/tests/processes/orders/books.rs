@@ -10,7 +10,7 @@ use afdg_example_order::v1::{
     OrderState, Status, Stock,
 };
 use afdg_tests::persistent::Persistent;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 use std::{collections::BTreeMap, future::Future, time::Duration};
@@ -47,6 +47,7 @@ struct CustomerBook {
 }
 
 pub struct Books {
+    /// Those that were placed: not if the client went away too early.
     pub orders: BTreeMap<String, OrderState>,
     products: Vec<ProductBook>,
     customers: Vec<CustomerBook>,
@@ -81,10 +82,13 @@ impl Books {
 
     async fn read(calls: &Persistent, look: &Look) -> Result<Self> {
         let orders = each(0..ORDERS as u64, |number| async move {
-            let key = order(number as usize);
-            let request = GetOrderRequest { order: key.clone() };
-            let state: OrderState = calls.read("/order.v1.Order/GetOrder", request).await?;
-            Ok((key, state))
+            let request = GetOrderRequest { order: order(number as usize) };
+            let key = format!("get-{number}");
+            match calls.call_or_refusal("/order.v1.Order/GetOrder", request, &key).await? {
+                Ok(state) => Ok::<Option<OrderState>, _>(Some(state)),
+                Err(refusal) if refusal.reason == "ORDER_UNKNOWN" => Ok(None),
+                Err(refusal) => bail!("{refusal:?}"),
+            }
         });
         let products = each(0..PRODUCTS, |number| async move {
             let request = GetStockRequest { product: product(number) };
@@ -100,7 +104,8 @@ impl Books {
             Ok(CustomerBook { balance, charges: values(&found, "order/")?, confirmations })
         });
         let (orders, products, customers) = (orders.await?, products.await?, customers.await?);
-        Ok(Self { orders: orders.into_iter().collect(), products, customers })
+        let orders = orders.into_iter().flatten().map(|state| (state.order.clone(), state)).collect();
+        Ok(Self { orders, products, customers })
     }
 
     /// What is still under way, if anything.

@@ -11,7 +11,9 @@ use crate::grid;
 use afdg_example_order::v1::{
     Balance, DepositRequest, OrderState, PayRequest, RestockRequest, Status, Stock,
 };
-use afdg_tests::{cluster::Cluster, persistent::Persistent, processes::Processes, stalls::Stalls};
+use afdg_tests::{
+    client::Client, cluster::Cluster, persistent::Persistent, processes::Processes, stalls::Stalls,
+};
 use afdg_types::AgentError;
 use anyhow::{Context, Result, bail, ensure};
 use books::Books;
@@ -46,13 +48,16 @@ const REPEAT_EVERY: usize = 4;
 /// An order whose client is done with it, and what it was answered.
 struct Seen {
     number: usize,
-    placed: OrderState,
+    /// None if the client went away.
+    placed: Option<OrderState>,
     paid: Option<Result<OrderState, AgentError>>,
 }
 
 struct Clients {
     /// Begin with different extensions.
     calls: Vec<Persistent>,
+    /// For those that ask once.
+    once: Vec<Client>,
     next: AtomicUsize,
     /// Orders below this number may be placed.
     allowed: watch::Sender<usize>,
@@ -64,7 +69,9 @@ impl Clients {
     fn new(endpoints: &[String]) -> Result<Self> {
         let calls = (0..endpoints.len())
             .map(|first| Ok(Persistent::new(endpoints, first)?.with_attempt_limit(ATTEMPT_LIMIT)));
+        let once = endpoints.iter().map(|endpoint| Client::lazy(endpoint));
         Ok(Self {
+            once: once.collect::<Result<_>>()?,
             calls: calls.collect::<Result<_>>()?,
             next: AtomicUsize::new(0),
             allowed: watch::Sender::new(0),
@@ -110,8 +117,15 @@ impl Clients {
 
     /// Places an order and pays it, each repeated under its key until it is answered.
     async fn order(&self, number: usize) -> Result<Seen> {
-        let placed = self.place(number).await?;
         let intent = plan::intent(number);
+        if intent == Intent::GoAway {
+            let once = &self.once[number % self.once.len()];
+            let key = format!("place-{number}");
+            let call = once.call_once(PLACE, plan::request(number), &key);
+            let answer = tokio::time::timeout(Duration::from_millis(plan::patience_ms(number)), call).await;
+            return Ok(Seen { number, placed: answer.ok().and_then(Result::ok), paid: None });
+        }
+        let placed = self.place(number).await?;
         let is_open = placed.status() == Status::AwaitingPayment;
         let mut paid = None;
         if is_open && matches!(intent, Intent::PayNext | Intent::PayAtTheLast) {
@@ -122,7 +136,7 @@ impl Clients {
             let calls = self.calls(number + 1);
             paid = Some(calls.call_or_refusal("/order.v1.Order/Pay", request, &key).await?);
         }
-        Ok(Seen { number, placed, paid })
+        Ok(Seen { number, placed: Some(placed), paid })
     }
 
     async fn place(&self, number: usize) -> Result<OrderState> {
@@ -165,13 +179,25 @@ impl Clients {
         }
     }
 
+    /// How many went away unanswered.
+    fn gone(&self) -> usize {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.iter().filter(|seen| seen.placed.is_none()).count()
+    }
+
     /// What was answered has to be what the orders came to.
     fn check_answers(&self, books: &Books) -> Result<()> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         ensure!(seen.len() == ORDERS, "{} orders were answered", seen.len());
         for Seen { number, placed, paid } in &*seen {
-            let state = &books.orders[&plan::order(*number)];
+            let state = books.orders.get(&plan::order(*number));
             let told = format!("{:?}: {placed:?}, {paid:?}, and then {state:?}", plan::intent(*number));
+            let Some(placed) = placed else {
+                // Nobody can say whether it was placed; if it was, it has come to its end.
+                ensure!(state.is_none_or(|state| state.status() != Status::Expired), told);
+                continue;
+            };
+            let state = state.with_context(|| told.clone())?;
             match paid {
                 Some(Ok(paid)) => ensure!(paid == state, told),
                 Some(Err(refusal)) => {
@@ -194,8 +220,10 @@ impl Clients {
     async fn check_repeats(&self) -> Result<()> {
         let seen = std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner));
         for Seen { number, placed, .. } in seen.iter().filter(|seen| seen.number % REPEAT_EVERY == 0) {
-            let again = self.place(*number).await?;
-            ensure!(again == *placed, "order {number} was answered {placed:?}, and then {again:?}");
+            if let Some(placed) = placed {
+                let again = self.place(*number).await?;
+                ensure!(again == *placed, "order {number} was answered {placed:?}, and then {again:?}");
+            }
         }
         Ok(())
     }
@@ -262,8 +290,9 @@ async fn orders_under_the_death_of_every_leader_are_exact_to_the_unit() -> Resul
     grid.tell("all orders are answered");
     let books = check(&clients, &look, &stalls).await?;
     clients.check_answers(&books)?;
-    let ends = books.ends();
-    grid.tell(format_args!("{ends:?}"));
+    let (ends, gone, unplaced) = (books.ends(), clients.gone(), ORDERS - books.orders.len());
+    grid.tell(format_args!("{ends:?}; {gone} clients went away, of {unplaced} the order was not placed"));
+    ensure!(gone > unplaced, "no order was finished without its client");
     for status in [Status::Paid, Status::Rejected, Status::Declined, Status::Expired] {
         let count = ends.get(status.as_str_name()).copied().unwrap_or_default();
         ensure!(count >= ORDERS / 50, "{count} orders are {status:?}: too few to show much");

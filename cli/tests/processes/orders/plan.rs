@@ -21,6 +21,9 @@ pub enum Intent {
     /// Pays when the order is about to expire.
     PayAtTheLast,
     NeverPay,
+    /// To be paid at once, but the client asks once and goes away before long: what has begun has to be
+    /// finished without it.
+    GoAway,
 }
 
 pub fn product(number: u64) -> String {
@@ -51,11 +54,17 @@ pub fn deposit_cents(customer: u64) -> i64 {
 
 pub fn intent(number: usize) -> Intent {
     match mixed(number) % 10 {
-        0..=4 => Intent::PayAtOnce,
+        0..=3 => Intent::PayAtOnce,
+        4 => Intent::GoAway,
         5..=7 => Intent::PayNext,
         8 => Intent::PayAtTheLast,
         _ => Intent::NeverPay,
     }
+}
+
+/// How long a client waits that goes away: some before anything is recorded, some after.
+pub fn patience_ms(number: usize) -> u64 {
+    20 + mixed(number) / 10 % 400
 }
 
 /// Two to five lines of one to four units.
@@ -75,7 +84,7 @@ pub fn request(number: usize) -> PlaceRequest {
         account: customer.clone(),
         customer,
         lines: (0..2 + (chance >> 20) % 4).map(line).collect(),
-        pay_at_once: intent == Intent::PayAtOnce,
+        pay_at_once: matches!(intent, Intent::PayAtOnce | Intent::GoAway),
         pay_within_ms: if intent == Intent::PayNext { PAY_WITHIN_MS } else { EXPIRES_MS },
     }
 }
