@@ -17,7 +17,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -27,15 +27,24 @@ use tonic_types::StatusExt;
 
 pub const COUNTER: &str = "counter.v1.Counter";
 
+/// Between looks whether additions go on.
+const HOLD_PAUSE: Duration = Duration::from_millis(5);
+
 /// What is seen of the turns that add.
 #[derive(Clone, Default)]
 pub struct Watch {
     pub runs: Arc<AtomicUsize>,
     in_flight: Arc<AtomicUsize>,
     most: Arc<AtomicUsize>,
+    held: Arc<AtomicBool>,
 }
 
 impl Watch {
+    /// From now on additions wait, or go on.
+    pub fn hold(&self, held: bool) {
+        self.held.store(held, SeqCst);
+    }
+
     pub fn runs(&self) -> usize {
         self.runs.load(SeqCst)
     }
@@ -66,6 +75,9 @@ impl AgentHost for Slow {
         watch.runs.fetch_add(1, SeqCst);
         watch.most.fetch_max(watch.in_flight.fetch_add(1, SeqCst) + 1, SeqCst);
         tokio::time::sleep(self.takes).await;
+        while watch.held.load(SeqCst) {
+            tokio::time::sleep(HOLD_PAUSE).await;
+        }
         let result = self.agents.run(turn, view).await;
         watch.in_flight.fetch_sub(1, SeqCst);
         result

@@ -6,8 +6,9 @@
 //! | `walk` | which agents there are |
 //! | `pages` | calls them, a bounded number at a time, and gathers what becomes of it |
 //!
-//! Nothing goes on by itself: agents are called while somebody waits for a page of outcomes. So a client that
-//! does not read holds up no more than what is in flight, and one that is gone ends it.
+//! Nothing goes on by itself: agents are called when a page of outcomes is asked for, and in place of those in
+//! the page when it leaves. So for a client that does not read no more are called than may be in flight, and one
+//! that is gone ends it.
 //!
 //! What is certain: an agent that had data when this replica made sure that it leads gets the message, since
 //! the walk is on rows as of then or later. A replica that has lost its lead gets no message admitted; it ends

@@ -174,6 +174,10 @@ impl Pages {
                     afdg_runtime::gather().await;
                     let outcomes = self.gather(outgoing);
                     if !outcomes.is_empty() {
+                        // The next ones are under way while this page is.
+                        if self.ended.is_none() {
+                            self.call_found();
+                        }
                         return Some(Ok(self.page(outcomes)));
                     }
                 }
@@ -212,26 +216,32 @@ impl Pages {
         }
     }
 
-    /// Finds and calls more agents, as far as there is room.
+    /// Finds and calls more agents, as far as there is room. If it finds none for now there may be more yet.
     async fn fill(&mut self) -> Result<(), GridError> {
-        while self.in_flight < self.parallel && self.window.len() < SCATTER_WINDOW_AGENTS_MAX {
-            let Some(agent) = self.found.pop_front() else {
-                match self.from.take() {
-                    Some(from) => self.look(from).await?,
-                    None => return Ok(()),
-                }
-                // Nothing found: it is time to say that this goes on.
-                if self.found.is_empty() {
-                    return Ok(());
-                }
-                continue;
-            };
+        self.call_found();
+        while self.has_room() {
+            let Some(from) = self.from.take() else { return Ok(()) };
+            self.look(from).await?;
+            if self.found.is_empty() {
+                return Ok(());
+            }
+            self.call_found();
+        }
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        self.in_flight < self.parallel && self.window.len() < SCATTER_WINDOW_AGENTS_MAX
+    }
+
+    fn call_found(&mut self) {
+        while self.has_room() {
+            let Some(agent) = self.found.pop_front() else { return };
             let number = self.first + self.window.len() as u64;
             self.window.push_back(Called { agent, calls: 0, done: false });
             self.in_flight += 1;
             self.call(number);
         }
-        Ok(())
     }
 
     async fn look(&mut self, from: Vec<u8>) -> Result<(), GridError> {

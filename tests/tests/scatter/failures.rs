@@ -1,7 +1,7 @@
 //! A scatter while leaders stop and clients go.
 
-use afdg_proto::pb::v1::ScatterRequest;
-use afdg_tests::counters::{COUNTER, Counters, add_counts, keys, next};
+use afdg_proto::pb::v1::{CallRequest, PipeRequest, ScatterRequest, call_result, pipe_request};
+use afdg_tests::counters::{COUNTER, Counters, add_counts, keys, next, reason};
 use anyhow::{Context, Result, ensure};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
@@ -96,6 +96,52 @@ async fn a_broken_stream_goes_on_from_its_token_and_nothing_takes_effect_twice()
     }
     assert_eq!(counts, all.iter().map(|key| (key.clone(), 1)).collect());
     assert!(streams > 3 && again <= streams * 9, "{streams} streams, {again} results came again");
+    counters.grid.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_with_a_full_queue_is_called_again_until_it_has_room() -> Result<()> {
+    let counters = Counters::open(1, Duration::ZERO).await?;
+    counters.make(COUNTER, "Add", &["full".to_owned(), "idle".to_owned()]).await?;
+    counters.watch.hold(true);
+    let call = CallRequest {
+        agent: format!("{COUNTER}/full"),
+        method: "Add".to_owned(),
+        request: counters.add("", "").request,
+        timeout_ms: 60_000,
+        ..CallRequest::default()
+    };
+    let call = move |id| PipeRequest { id, message: Some(pipe_request::Message::Call(call.clone())) };
+    let mut answers =
+        counters.service().pipe(futures::stream::iter((0..1_100).map(call))).await?.into_inner();
+    // The first answer is that there is no room.
+    let first = tokio::time::timeout(afdg_tests::PATIENCE, answers.message()).await??;
+    let first = first.and_then(|answer| answer.result).and_then(|result| result.result);
+    let Some(call_result::Result::Error(full)) = first else { panic!("{first:?}") };
+    ensure!(full.message.contains("as many messages wait for the agent as may"), "{}", full.message);
+
+    // As long as there is none, the agent has no outcome: that of an overload is none.
+    let request = ScatterRequest { timeout_ms: 1_000, ..counters.add("", "k") };
+    let mut pages = counters.scatter(request.clone()).await?;
+    let ended = loop {
+        match next(&mut pages).await {
+            Ok(Some(page)) => ensure!(page.results.is_empty(), "{page:?}"),
+            Ok(None) => panic!("the stream ended well"),
+            Err(error) => break error.downcast::<tonic::Status>()?,
+        }
+    };
+    assert_eq!(reason(&ended), "DEADLINE_OUTCOME_UNKNOWN", "{ended:?}");
+
+    counters.watch.hold(false);
+    let mut added = 0;
+    while let Some(answer) = tokio::time::timeout(afdg_tests::PATIENCE, answers.message()).await?? {
+        let result = answer.result.and_then(|result| result.result);
+        added += i64::from(matches!(result, Some(call_result::Result::Response(_))));
+    }
+    let counts = counters.all(ScatterRequest { timeout_ms: 60_000, ..request }).await?;
+    assert_eq!(counts.len(), 2);
+    assert_eq!((counters.value("full").await?, counters.value("idle").await?), (added + 1, 1));
     counters.grid.stop().await;
     Ok(())
 }
