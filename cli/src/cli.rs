@@ -133,9 +133,9 @@ mod tests {
             "afdg attach 01980a0e-6c1c-7b60-8b1e-0f4d7c1f2a33 --as bank.v1.Account/Deposit -o json",
             "afdg dead-letter list --type bank.v1.Account --reason X --limit 0 -o json",
             "afdg dead-letter show 17@bank.v1.Account/alice",
-            "afdg dead-letter retry 17@bank.v1.Account/alice 18@bank.v1.Account/bob",
+            "afdg dead-letter retry 17@bank.v1.Account/alice 18@bank.v1.Account/bob --because mended",
             "afdg dead-letter drop --agent bank.v1.Account/alice --dry-run",
-            "afdg dead-letter drop --all",
+            "afdg dead-letter drop --all --because tests --actor me",
             "afdg status -o json",
             "afdg node list",
             "afdg node describe node-1",
@@ -176,7 +176,8 @@ mod tests {
             "afdg attach bank.v1.Account/alice Deposit id --idempotency-key k",
             "afdg attach bank.v1.Account/alice --idempotency-key k",
             "afdg attach bank.v1.Account/alice Deposit id --as bank.v1.Account/Deposit",
-            "afdg dead-letter drop --all --method M",
+            "afdg dead-letter drop --all --method M --because x",
+            "afdg dead-letter drop --all",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line} was taken");
         }

@@ -4,6 +4,7 @@ use crate::{
     cluster_admin::time_for,
     region_questions::{ask_leader, bounded, listing},
 };
+use afdg_catalog_client::CatalogClient;
 use afdg_proto::{
     pb::{
         admin::{
@@ -11,7 +12,7 @@ use afdg_proto::{
             SettleDeadLettersRequest, SettleDeadLettersResponse, dead_letters_server::DeadLetters,
             settle_dead_letters_request::Action,
         },
-        internal::{self, DeadLetterAddress},
+        internal::{self, DeadLetterAddress, SettleDeadLettersAction},
     },
     status::of_call_error,
 };
@@ -27,6 +28,7 @@ use tonic::{Request, Response, Status};
 const PAGE_SIZE_DEFAULT: u32 = 100;
 
 pub(crate) struct DeadLettersAdmin {
+    pub(crate) catalog: CatalogClient,
     pub(crate) router: Router,
 }
 
@@ -101,6 +103,7 @@ impl DeadLettersAdmin {
             let address = DeadLetterAddress { agent: agent.to_string(), number };
             by_region.entry(region).or_default().push(address);
         }
+        self.record(&request, retry, until).await?;
         let mut settled = 0;
         for (region, letters) in by_region {
             let ask = internal::SettleDeadLettersRequest { region: region.0, letters, retry };
@@ -112,6 +115,32 @@ impl DeadLettersAdmin {
         }
         Ok(SettleDeadLettersResponse { settled })
     }
+}
+
+impl DeadLettersAdmin {
+    /// Puts the request into the audit log: nothing is done that is not there.
+    async fn record(
+        &self,
+        request: &SettleDeadLettersRequest,
+        retry: bool,
+        until: Instant,
+    ) -> Result<(), GridError> {
+        let Some(first) = request.names.first().cloned() else { return Ok(()) };
+        let filter = request.filter.as_ref().map(in_words).unwrap_or_default();
+        let letters = SettleDeadLettersAction { retry, count: request.names.len() as u32, first, filter };
+        let within = until.saturating_duration_since(Instant::now());
+        let (actor, reason) = (request.actor.clone(), request.reason.clone());
+        self.catalog.record_settled_letters(actor, reason, letters, within).await
+    }
+}
+
+/// `type bank.v1.Account, reason HANDLER_PANICKED`; `all` if nothing is left out.
+fn in_words(filter: &DeadLetterFilter) -> String {
+    let DeadLetterFilter { agent, r#type, method, reason } = filter;
+    let parts = [("agent", agent), ("type", r#type), ("method", method), ("reason", reason)];
+    let given = parts.into_iter().filter(|(_, value)| !value.is_empty());
+    let words: Vec<String> = given.map(|(name, value)| format!("{name} {value}")).collect();
+    if words.is_empty() { "all".to_owned() } else { words.join(", ") }
 }
 
 fn invalid(field: &str, text: &str) -> GridError {
@@ -197,5 +226,7 @@ mod tests {
         assert!(!fits(&filter("", "bank.v1", "", ""), &letter));
         assert!(!fits(&filter("", "", "Withdraw", ""), &letter));
         assert!(!fits(&filter("", "", "", "OTHER"), &letter));
+        assert_eq!(in_words(&filter("", "bank.v1.Account", "", "X")), "type bank.v1.Account, reason X");
+        assert_eq!(in_words(&DeadLetterFilter::default()), "all");
     }
 }

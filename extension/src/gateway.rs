@@ -69,14 +69,14 @@ impl Gateway {
     ) -> Self {
         let router = caller.router.clone();
         let reflection = Reflection::new(router.clone());
+        let letters = DeadLettersAdmin { catalog: cluster.catalog.clone(), router: router.clone() };
         let rest = Rest {
             caller,
             grid: GridServer::new(grid).max_decoding_message_size(ENVELOPED_BYTES_MAX),
             cluster: ClusterServer::new(cluster).max_decoding_message_size(ENVELOPED_BYTES_MAX),
             agents: AgentsServer::new(AgentsAdmin { router: router.clone() })
                 .max_decoding_message_size(ENVELOPED_BYTES_MAX),
-            dead_letters: DeadLettersServer::new(DeadLettersAdmin { router: router.clone() })
-                .max_decoding_message_size(ENVELOPED_BYTES_MAX),
+            dead_letters: DeadLettersServer::new(letters).max_decoding_message_size(ENVELOPED_BYTES_MAX),
             schedules: SchedulesServer::new(SchedulesAdmin { router })
                 .max_decoding_message_size(ENVELOPED_BYTES_MAX),
             reflection_v1: ReflectionV1::new(reflection.clone())

@@ -8,8 +8,9 @@ use afdg_proto::{
     pb::{
         admin::{InspectAgentRequest, ListAgentsRequest, agents_client::AgentsClient},
         internal::{
-            Forwarded, HeartbeatRequest, HeartbeatResponse, RegisterNodeRequest, RegisterNodeResponse,
-            RouteNode, RouteRegion, RoutingTable, SlotSpan, TypeDescriptor, TypeMethod, WatchRequest,
+            Forwarded, HeartbeatRequest, HeartbeatResponse, RecordActionRequest, RecordActionResponse,
+            RegisterNodeRequest, RegisterNodeResponse, RouteNode, RouteRegion, RoutingTable, SlotSpan,
+            TypeDescriptor, TypeMethod, WatchRequest,
             catalog_server::{Catalog, CatalogServer},
             outcome,
         },
@@ -53,6 +54,13 @@ impl Catalog for FakeCatalog {
 
     async fn heartbeat(&self, _: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
         Err(Status::unimplemented("not in this test"))
+    }
+
+    async fn record_action(
+        &self,
+        _: Request<RecordActionRequest>,
+    ) -> Result<Response<RecordActionResponse>, Status> {
+        Ok(Response::new(RecordActionResponse { index: 1 }))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<RoutingTable, Status>> + Send>>;

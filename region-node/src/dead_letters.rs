@@ -15,6 +15,7 @@ use afdg_region_machine::{
 use afdg_runtime::World;
 use afdg_types::{AgentRef, GridError, Reason, limits};
 use bytes::Bytes;
+use futures::future::join_all;
 
 /// Bytes of requests past which a page takes no more dead letters.
 const PAGE_BYTES_TARGET: usize = limits::FRAME_BYTES_TARGET;
@@ -73,7 +74,7 @@ pub async fn settle(
     request: SettleDeadLettersRequest,
 ) -> Result<SettleDeadLettersResponse, GridError> {
     let verdict = if request.retry { LetterVerdict::TryAgain } else { LetterVerdict::Drop };
-    let mut settled = 0;
+    let mut settling = Vec::new();
     for letter in request.letters {
         let agent: AgentRef = letter.agent.parse().map_err(|error| {
             GridError::new(Reason::KeyMalformed, format!("{error}")).with("field", "letters.agent")
@@ -84,11 +85,13 @@ pub async fn settle(
         }
         let now_ms = world.clock.now_ms();
         let op = SettleDeadLetter { agent, number: letter.number, verdict, now_ms };
-        if !handle.settle_letter(op).await {
-            let text = "this node lost the region's lead before the dead letters were settled";
-            return Err(GridError::new(Reason::OutcomeUnknown, text));
-        }
-        settled += 1;
+        settling.push(handle.settle_letter(op));
     }
-    Ok(SettleDeadLettersResponse { settled })
+    // In this order, and in as few entries as they fit into.
+    let settled = join_all(settling).await;
+    if settled.contains(&false) {
+        let text = "this node lost the region's lead before the dead letters were settled";
+        return Err(GridError::new(Reason::OutcomeUnknown, text));
+    }
+    Ok(SettleDeadLettersResponse { settled: settled.len() as u32 })
 }

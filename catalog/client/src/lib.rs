@@ -7,6 +7,7 @@
 mod admin;
 mod client;
 mod nodes;
+mod record;
 mod routes;
 mod types;
 mod watch;

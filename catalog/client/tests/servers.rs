@@ -5,8 +5,8 @@
 use afdg_catalog_client::{CatalogClient, NodeReport, Registration};
 use afdg_proto::{
     pb::internal::{
-        HeartbeatRequest, HeartbeatResponse, RegisterNodeRequest, RegisterNodeResponse, RoutingTable,
-        WatchRequest,
+        HeartbeatRequest, HeartbeatResponse, RecordActionRequest, RecordActionResponse, RegisterNodeRequest,
+        RegisterNodeResponse, RoutingTable, WatchRequest,
         catalog_server::{Catalog, CatalogServer},
     },
     peer_auth::{DemandToken, PeerToken},
@@ -71,6 +71,13 @@ impl Catalog for Part {
 
     async fn heartbeat(&self, _: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
         self.answer(HeartbeatResponse { lease_ms: 2_000 })
+    }
+
+    async fn record_action(
+        &self,
+        _: Request<RecordActionRequest>,
+    ) -> Result<Response<RecordActionResponse>, Status> {
+        self.answer(RecordActionResponse { index: 1 })
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<RoutingTable, Status>> + Send>>;

@@ -23,5 +23,7 @@ pub const ADDRESS_BYTES_MAX: usize = 260;
 pub const ACTOR_BYTES_MAX: usize = 128;
 /// Longest reason of an admin action.
 pub const REASON_BYTES_MAX: usize = 512;
+/// Longest part of an admin action that its asker words.
+pub const ACTION_PART_BYTES_MAX: usize = 2_048;
 /// Admin actions that the catalog remembers; the oldest go first.
 pub const AUDIT_RECORDS_MAX: usize = 1_000;

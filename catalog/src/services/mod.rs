@@ -2,6 +2,7 @@
 
 mod cluster;
 mod nodes;
+mod record;
 mod transfer;
 
 pub(crate) use cluster::ClusterService;

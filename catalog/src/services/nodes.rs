@@ -9,8 +9,8 @@ use crate::{
 use afdg_catalog_machine::{AgentType, Command, Method, RegisterNode, Reply};
 use afdg_proto::{
     pb::internal::{
-        HeartbeatRequest, HeartbeatResponse, RegisterNodeRequest, RegisterNodeResponse, RoutingTable,
-        TypeDescriptor, WatchRequest, catalog_server::Catalog,
+        HeartbeatRequest, HeartbeatResponse, RecordActionRequest, RecordActionResponse, RegisterNodeRequest,
+        RegisterNodeResponse, RoutingTable, TypeDescriptor, WatchRequest, catalog_server::Catalog,
     },
     status::of_grid_error,
 };
@@ -136,6 +136,15 @@ impl Catalog for NodesService {
     ) -> Result<Response<HeartbeatResponse>, Status> {
         let response = self.heartbeat(request.into_inner()).await;
         response.map(Response::new).map_err(|error| of_grid_error(&error))
+    }
+
+    async fn record_action(
+        &self,
+        request: Request<RecordActionRequest>,
+    ) -> Result<Response<RecordActionResponse>, Status> {
+        let recorded = self.core.record_action(request.into_inner()).await;
+        let recorded = recorded.map_err(|error| of_grid_error(&error))?;
+        Ok(Response::new(RecordActionResponse { index: recorded }))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<RoutingTable, Status>> + Send>>;

@@ -5,6 +5,7 @@ use crate::{
     arguments::{EndpointArgs, Format, OutputArgs},
     call::{Types, fetch_types},
     client::Client,
+    environment,
     failure::{Usage, tell, usage},
     output::{Output, Table},
 };
@@ -54,12 +55,12 @@ With -o json, each dead letter is one JSON object on a line.")]
     },
     /// Have dead letters tried again, under the ids that they have
     #[command(after_help = "Examples:
-  afdg dead-letter retry 17@bank.v1.Account/alice
+  afdg dead-letter retry 17@bank.v1.Account/alice --because 'the bug is mended'
   afdg dead-letter retry --type bank.v1.Account --reason HANDLER_PANICKED --dry-run")]
     Retry(SettleArgs),
     /// Forget dead letters
     #[command(after_help = "Examples:
-  afdg dead-letter drop 17@bank.v1.Account/alice
+  afdg dead-letter drop 17@bank.v1.Account/alice --because 'a test message'
   afdg dead-letter drop --agent bank.v1.Account/alice --dry-run")]
     Drop(SettleArgs),
 }
@@ -110,6 +111,12 @@ struct SettleArgs {
     /// Only show which it would be
     #[arg(long)]
     dry_run: bool,
+    /// Why, for the audit log; needed unless it is a dry run
+    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
+    because: Option<String>,
+    /// Who, for the audit log [default: the user's name]
+    #[arg(long, env = environment::ACTOR)]
+    actor: Option<String>,
     #[command(flatten)]
     endpoint: EndpointArgs,
     #[command(flatten)]
@@ -291,10 +298,17 @@ async fn settle(args: SettleArgs, action: Action, output: &mut Output) -> anyhow
         tell(format_args!("{} would be {verb}", grouped(letters.len() as u64)));
         return Ok(process::EXIT_OK);
     }
-    let mut settled = 0;
+    let (mut settled, because) = (0, args.because.clone().unwrap_or_default());
+    let actor = super::actor(args.actor.clone())?;
     for part in letters.chunks(SETTLED_AT_ONCE) {
         let names = part.iter().map(|letter| letter.name.clone()).collect();
-        let request = SettleDeadLettersRequest { names, action: action.into() };
+        let request = SettleDeadLettersRequest {
+            names,
+            action: action.into(),
+            actor: actor.clone(),
+            reason: because.clone(),
+            filter: args.names.is_empty().then(|| filter.clone()),
+        };
         let done = client.dead_letters().settle_dead_letters(request).await;
         settled += answer(done, &client, "to settle dead letters")?.settled;
     }
@@ -308,8 +322,8 @@ async fn settle(args: SettleArgs, action: Action, output: &mut Output) -> anyhow
     Ok(process::EXIT_OK)
 }
 
-/// Few enough that one request ends within its time.
-const SETTLED_AT_ONCE: usize = 100;
+/// As many as one request takes: each has a line in the audit log.
+const SETTLED_AT_ONCE: usize = LIST_DEAD_LETTERS_MAX as usize;
 
 #[cfg(test)]
 mod tests {

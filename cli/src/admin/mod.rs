@@ -9,7 +9,11 @@ pub mod node;
 pub mod region;
 pub mod status;
 
-use crate::client::{CallFailure, Client};
+use crate::{
+    client::{CallFailure, Client},
+    environment,
+    failure::usage,
+};
 use anyhow::Context;
 use std::fmt;
 use tonic::{Response, Status};
@@ -30,6 +34,14 @@ fn outcome<T>(
     what: impl fmt::Display,
 ) -> anyhow::Result<T> {
     result.map(Response::into_inner).with_context(|| format!("{what}, asked of {}", client.endpoint()))
+}
+
+/// Who acts, for the audit log.
+fn actor(given: Option<String>) -> anyhow::Result<String> {
+    match given.or_else(|| std::env::var(environment::USER).ok()) {
+        Some(actor) => Ok(actor),
+        None => usage(format!("who acts? Give --actor or set {}, for the audit log", environment::ACTOR)),
+    }
 }
 
 /// `1234567` as `1,234,567`.

@@ -98,9 +98,7 @@ async fn transfer(args: TransferArgs, output: &mut Output) -> anyhow::Result<()>
     if args.reason.trim().is_empty() {
         return usage("--reason is empty; say in a few words why, for the audit log");
     }
-    let Some(actor) = args.actor.or_else(|| std::env::var(environment::USER).ok()) else {
-        return usage(format!("who acts? Give --actor or set {}, for the audit log", environment::ACTOR));
-    };
+    let actor = super::actor(args.actor)?;
     let client = Client::connect(&args.endpoint).await?;
     let nodes = node::fetch(&client).await?;
     let Some(to) = nodes.iter().find(|known| known.name == args.node || known.id.to_string() == args.node)

@@ -2,8 +2,9 @@
 
 use crate::mail::{Mail, agent, letter, now_ms, reason};
 use afdg_proto::pb::admin::{
-    DeadLetter, DeadLetterFilter, ListDeadLettersRequest, SettleDeadLettersRequest,
-    dead_letters_client::DeadLettersClient, settle_dead_letters_request::Action,
+    DeadLetter, DeadLetterFilter, ListAuditRequest, ListDeadLettersRequest, SettleDeadLettersRequest,
+    cluster_client::ClusterClient, dead_letters_client::DeadLettersClient,
+    settle_dead_letters_request::Action,
 };
 use afdg_tests::{PATIENCE, mail::v1::Letter};
 use anyhow::{Result, ensure};
@@ -16,9 +17,47 @@ async fn listed(mail: &Mail, filter: DeadLetterFilter) -> Result<Vec<DeadLetter>
 }
 
 async fn settled(mail: &Mail, names: Vec<String>, action: Action) -> Result<u32> {
-    let request = SettleDeadLettersRequest { names, action: action.into() };
+    let request = SettleDeadLettersRequest {
+        names,
+        action: action.into(),
+        actor: "ann".to_owned(),
+        reason: "a test".to_owned(),
+        filter: None,
+    };
     let mut client = DeadLettersClient::new(mail.client.channel());
     Ok(client.settle_dead_letters(request).await?.into_inner().settled)
+}
+
+/// What was asked for stands in the audit log, newest first; what was not said by whom and why was not done.
+async fn is_on_record(mail: &Mail, first: &str, second: &str) -> Result<()> {
+    let request = SettleDeadLettersRequest {
+        names: vec![second.to_owned()],
+        action: Action::Drop.into(),
+        ..SettleDeadLettersRequest::default()
+    };
+    let mut letters = DeadLettersClient::new(mail.client.channel());
+    let refused = letters.settle_dead_letters(request.clone()).await.unwrap_err();
+    assert_eq!(reason(&refused), "INVALID_REQUEST", "{refused:?}");
+    assert!(refused.message().contains("actor is missing"), "{refused:?}");
+    let filter = DeadLetterFilter { method: "Receive".to_owned(), ..DeadLetterFilter::default() };
+    let (actor, why) = ("bob".to_owned(), "it is over".to_owned());
+    let request = SettleDeadLettersRequest { actor, reason: why, filter: Some(filter), ..request };
+    assert_eq!(letters.settle_dead_letters(request).await?.into_inner().settled, 0);
+    let audit = ListAuditRequest { limit: 3 };
+    let records = ClusterClient::new(mail.client.channel()).list_audit(audit).await?.into_inner().records;
+    let told: Vec<_> = records
+        .iter()
+        .map(|record| format!("{}: {}, because {}", record.actor, record.action, record.reason))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            format!("bob: drop 1 dead letter: {second} (method Receive), because it is over"),
+            format!("ann: drop 2 dead letters: {second} and others, because a test"),
+            format!("ann: retry 1 dead letter: {first}, because a test"),
+        ]
+    );
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,8 +89,11 @@ async fn what_keeps_failing_is_a_dead_letter_that_can_be_tried_again_or_dropped(
     tokio::time::sleep(std::time::Duration::from_millis(until.saturating_sub(now_ms()))).await;
     assert_eq!(settled(&mail, vec![first_letter.name.clone()], Action::Retry).await?, 1);
     assert_eq!(mail.attach("b", &first, 10_000).await?.letters, 1);
-    assert_eq!(settled(&mail, vec![second_letter.name, first_letter.name], Action::Drop).await?, 1);
+    let (first_name, second_name) = (first_letter.name, second_letter.name);
+    let names = vec![second_name.clone(), first_name.clone()];
+    assert_eq!(settled(&mail, names, Action::Drop).await?, 1);
     assert_eq!(listed(&mail, DeadLetterFilter::default()).await?, []);
+    is_on_record(&mail, &first_name, &second_name).await?;
     assert_eq!(mail.numbers("b", 1).await?, [1]);
     mail.grid.stop().await;
     Ok(())

@@ -52,7 +52,13 @@ async fn until(mail: &Mail, name: &str, wanted: u64) -> Result<()> {
 }
 
 async fn settle(mail: &Mail, letter: &DeadLetter, action: Action) -> Result<u32> {
-    let request = SettleDeadLettersRequest { names: vec![letter.name.clone()], action: action.into() };
+    let request = SettleDeadLettersRequest {
+        names: vec![letter.name.clone()],
+        action: action.into(),
+        actor: "ann".to_owned(),
+        reason: "a test".to_owned(),
+        filter: None,
+    };
     let mut letters = DeadLettersClient::new(mail.client.channel());
     Ok(letters.settle_dead_letters(request).await?.into_inner().settled)
 }

@@ -3,7 +3,7 @@
 
 use crate::{
     AuditRecord, CatalogState, Refusal, Reply,
-    limits::{ACTOR_BYTES_MAX, REASON_BYTES_MAX},
+    limits::{ACTION_PART_BYTES_MAX, ACTOR_BYTES_MAX, REASON_BYTES_MAX},
 };
 use afdg_types::{NodeId, RegionId};
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,9 @@ pub struct RecordAction {
 pub enum AdminAction {
     /// Carried out by the region's leader; the catalog only hears of it by reports.
     TransferLeader { region: RegionId, to: NodeId },
+    /// Carried out by the leaders of the regions that they stand in. `first` is one's name, `filter` says in words
+    /// by what they were chosen, and is empty if by name.
+    SettleDeadLetters { retry: bool, count: u32, first: String, filter: String },
 }
 
 impl fmt::Display for AdminAction {
@@ -29,6 +32,12 @@ impl fmt::Display for AdminAction {
         match self {
             AdminAction::TransferLeader { region, to } => {
                 write!(f, "transfer the lead of region {region} to node {to}")
+            }
+            AdminAction::SettleDeadLetters { retry, count, first, filter } => {
+                let verb = if *retry { "retry" } else { "drop" };
+                let (letters, others) = if *count == 1 { ("letter", "") } else { ("letters", " and others") };
+                write!(f, "{verb} {count} dead {letters}: {first}{others}")?;
+                if filter.is_empty() { Ok(()) } else { write!(f, " ({filter})") }
             }
         }
     }
@@ -39,11 +48,15 @@ impl RecordAction {
         state.formed()?;
         check_text("actor", &self.actor, ACTOR_BYTES_MAX)?;
         check_text("reason", &self.reason, REASON_BYTES_MAX)?;
-        match self.action {
+        match &self.action {
             AdminAction::TransferLeader { region, to } => {
-                if !state.region(region)?.replicas.contains(&to) {
-                    return Err(Refusal::NotAReplica { node: to, region });
+                if !state.region(*region)?.replicas.contains(to) {
+                    return Err(Refusal::NotAReplica { node: *to, region: *region });
                 }
+            }
+            AdminAction::SettleDeadLetters { first, filter, .. } => {
+                check_text("names", first, ACTION_PART_BYTES_MAX)?;
+                check_length("filter", filter, ACTION_PART_BYTES_MAX)?;
             }
         }
         let (actor, reason, action) = (self.actor, self.reason, self.action.to_string());
@@ -53,13 +66,18 @@ impl RecordAction {
 }
 
 fn check_text(field: &'static str, text: &str, max: usize) -> Result<(), Refusal> {
-    let problem = if text.trim().is_empty() {
-        "is missing: every admin action says who asks for it and why".to_owned()
-    } else if text.len() > max {
-        format!("must have at most {max} bytes; got {}", text.len())
-    } else {
+    if text.trim().is_empty() {
+        let problem = "is missing: every admin action says who asks for it and why".to_owned();
+        return Err(Refusal::Invalid { field, problem });
+    }
+    check_length(field, text, max)
+}
+
+fn check_length(field: &'static str, text: &str, max: usize) -> Result<(), Refusal> {
+    if text.len() <= max {
         return Ok(());
-    };
+    }
+    let problem = format!("must have at most {max} bytes; got {}", text.len());
     Err(Refusal::Invalid { field, problem })
 }
 
@@ -78,6 +96,20 @@ mod tests {
                 at_ms: 1_700_000_000_000,
             }),
             "010503616e6e0377687900040280d095ffbc31",
+        );
+        assert_frozen(
+            Command::RecordAction(RecordAction {
+                actor: "ann".to_owned(),
+                reason: "why".to_owned(),
+                action: AdminAction::SettleDeadLetters {
+                    retry: true,
+                    count: 300,
+                    first: "17@t.T/a".to_owned(),
+                    filter: "type t.T".to_owned(),
+                },
+                at_ms: 1_700_000_000_000,
+            }),
+            "010503616e6e037768790101ac0208313740742e542f61087479706520742e5480d095ffbc31",
         );
     }
 }
