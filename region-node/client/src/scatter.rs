@@ -1,4 +1,7 @@
 //! A scatter's part in one region, as its leader's node runs it.
+//!
+//! Pages are asked for one at a time, and read as soon as they come. HTTP/2's flow control would not do: a page
+//! that is left unread takes room in the connection's window, which all messages to that node share.
 
 use crate::{
     ForwardError,

@@ -32,6 +32,8 @@ const FOUND_MAX: usize = 512;
 const LOOKS_MAX: usize = 4_096;
 /// Whoever waits for a page hears this often that there will be one.
 const SIGN_OF_LIFE_EVERY: Duration = Duration::from_millis(500);
+/// How long it may take to make sure that this replica still leads.
+const LEAD_CHECK_TIME_MAX: Duration = Duration::from_secs(1);
 /// How often an agent is called that could not take the message, or whose outcome is not known, before that is
 /// its outcome.
 const CALLS_MAX: u32 = 20;
@@ -182,7 +184,8 @@ impl Pages {
                     }
                 }
                 Heard::CallAgain => self.call_again(),
-                Heard::SignOfLife => return Some(Ok(self.page(Vec::new()))),
+                Heard::SignOfLife if self.leads().await => return Some(Ok(self.page(Vec::new()))),
+                Heard::SignOfLife => return Some(Err(not_leader())),
                 Heard::LeadLost => return Some(Err(not_leader())),
                 Heard::DeadlinePassed => {
                     let text = "the time for all agents was over before all were done";
@@ -190,6 +193,13 @@ impl Pages {
                 }
             }
         }
+    }
+
+    /// Makes sure of it: a leader that is cut off from the others may take itself for one for long, and nothing
+    /// that it has admitted comes to an end.
+    async fn leads(&self) -> bool {
+        let checked = tokio::time::timeout(LEAD_CHECK_TIME_MAX, self.handle.replica.linearize()).await;
+        checked.is_ok_and(|leads| leads.is_ok())
     }
 
     fn page(&mut self, outcomes: Vec<ScatterOutcome>) -> ScatterResponse {
