@@ -47,6 +47,8 @@ enum Command {
     Agent(admin::agent::AgentArgs),
     /// Show messages that were given up, have them tried again or drop them
     DeadLetter(admin::dead_letter::DeadLetterArgs),
+    /// Show what agents are sent at set times, cancel it
+    Schedule(admin::schedule::ScheduleArgs),
     /// Show who changed what in the cluster, and why
     Audit(admin::audit::AuditArgs),
     /// Run a shop with thousands of customers on a grid, and check every one to the cent
@@ -99,6 +101,7 @@ async fn run(command: Command, output: &mut Output) -> anyhow::Result<u8> {
         Command::Send(args) => call::send::run(args, output).await,
         Command::Attach(args) => call::attach::run(args, output).await,
         Command::DeadLetter(args) => admin::dead_letter::run(args, output).await,
+        Command::Schedule(args) => admin::schedule::run(args, output).await,
         Command::Status(args) => admin::status::run(args, output).await,
         Command::Node(args) => admin::node::run(args, output).await,
         Command::Region(args) => admin::region::run(args, output).await,
@@ -136,6 +139,10 @@ mod tests {
             "afdg dead-letter retry 17@bank.v1.Account/alice 18@bank.v1.Account/bob --because mended",
             "afdg dead-letter drop --agent bank.v1.Account/alice --dry-run",
             "afdg dead-letter drop --all --because tests --actor me",
+            "afdg schedule list --type bank.v1.Account --name-prefix rent --limit 0 -o json",
+            "afdg schedule cancel bank.v1.Account/alice rent --reason moved --actor me",
+            "afdg schedule cancel --agent bank.v1.Account/alice --dry-run",
+            "afdg schedule cancel --all --reason x",
             "afdg status -o json",
             "afdg node list",
             "afdg node describe node-1",
@@ -178,6 +185,10 @@ mod tests {
             "afdg attach bank.v1.Account/alice Deposit id --as bank.v1.Account/Deposit",
             "afdg dead-letter drop --all --method M --because x",
             "afdg dead-letter drop --all",
+            "afdg schedule cancel bank.v1.Account/alice --reason x",
+            "afdg schedule cancel bank.v1.Account/alice rent",
+            "afdg schedule cancel bank.v1.Account/alice rent --all --reason x",
+            "afdg schedule cancel --all --type T --reason x",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line} was taken");
         }

@@ -173,6 +173,7 @@ fn describe(found: &InspectAgentResponse, output: &mut Output) -> anyhow::Result
     facts.fact("activity", &found.activity);
     activity::facts(found, &mut facts);
     facts.fact("accepted sends", sends_shown(found));
+    facts.fact("schedules", schedules_shown(found));
     output.table(&facts)?;
     activity::print_waits(found, output)?;
     output.line("")?;
@@ -186,6 +187,13 @@ fn describe(found: &InspectAgentResponse, output: &mut Output) -> anyhow::Result
     }
     output.table(&table)?;
     Ok(())
+}
+
+fn schedules_shown(found: &InspectAgentResponse) -> String {
+    match found.schedules {
+        0 => "none".to_owned(),
+        count => format!("{}; see 'afdg schedule list --agent {}'", grouped(count.into()), found.agent),
+    }
 }
 
 fn sends_shown(found: &InspectAgentResponse) -> String {
@@ -231,6 +239,6 @@ fn as_json(found: &InspectAgentResponse, with_items: bool) -> anyhow::Result<Val
         "turn": found.turn.as_ref().map(activity::turn_as_json),
         "waiting": found.waiting, "held": found.held,
         "next": found.next.iter().map(activity::queued_as_json).collect::<Vec<_>>(), "sends": found.sends,
-        "next_due_ms": (found.next_due_ms != 0).then_some(found.next_due_ms), "entities": entities,
+        "next_due_ms": (found.next_due_ms != 0).then_some(found.next_due_ms), "schedules": found.schedules, "entities": entities,
     }))
 }

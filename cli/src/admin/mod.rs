@@ -1,4 +1,5 @@
-//! What operators ask of a grid: `status`, `node`, `region`, `type`, `agent`, `dead-letter`, `audit`.
+//! What operators ask of a grid: `status`, `node`, `region`, `type`, `agent`, `dead-letter`, `schedule`,
+//! `audit`.
 
 mod activity;
 pub mod agent;
@@ -7,6 +8,7 @@ pub mod audit;
 pub mod dead_letter;
 pub mod node;
 pub mod region;
+pub mod schedule;
 pub mod status;
 
 use crate::{

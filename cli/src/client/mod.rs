@@ -10,6 +10,7 @@ use crate::{arguments::EndpointArgs, failure::usage};
 use afdg_proto::pb::{
     admin::{
         agents_client::AgentsClient, cluster_client::ClusterClient, dead_letters_client::DeadLettersClient,
+        schedules_client::SchedulesClient,
     },
     v1::grid_client::GridClient,
 };
@@ -60,6 +61,10 @@ impl Client {
 
     pub fn dead_letters(&self) -> DeadLettersClient<Channel> {
         DeadLettersClient::new(self.channel()).max_decoding_message_size(FRAME_BYTES_MAX)
+    }
+
+    pub fn schedules(&self) -> SchedulesClient<Channel> {
+        SchedulesClient::new(self.channel()).max_decoding_message_size(FRAME_BYTES_MAX)
     }
 
     pub fn agents(&self) -> AgentsClient<Channel> {

@@ -1,7 +1,13 @@
 //! Many schedules that are due at the same moment.
 
 use crate::alarms::{Alarms, every, now_ms};
-use afdg_tests::{PATIENCE, alarm::v1::SetRequest, cluster::Cluster, stalls::Stalls};
+use afdg_tests::{
+    PATIENCE,
+    alarm::v1::SetRequest,
+    cluster::Cluster,
+    mail::v1::{Letters, ReadRequest, Spread, SpreadRequest},
+    stalls::Stalls,
+};
 use anyhow::{Result, ensure};
 use futures::{StreamExt, TryStreamExt};
 
@@ -80,6 +86,63 @@ async fn thousands_that_are_due_at_once_all_ring_once_while_a_leader_dies() -> R
     alarms.grid.until_well(PATIENCE).await?;
     // Nothing rings a second time because a node is back.
     ring(&alarms, due_ms).await?;
+    alarms.grid.stop().await;
+    Ok(())
+}
+
+/// Entries of the grid's only region, once no more come: it is told about once a second.
+async fn entries(cluster: &Cluster) -> Result<u64> {
+    let (mut seen, mut unchanged) = (0, 0);
+    while unchanged < 30 {
+        let applied: u64 = cluster.regions().await?.iter().map(|region| region.applied_index).sum();
+        unchanged = if applied == seen { unchanged + 1 } else { 0 };
+        seen = applied;
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    Ok(seen)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_due_schedule_takes_no_more_entries_than_a_send() -> Result<()> {
+    const AGENTS: usize = 20;
+    const MESSAGES: u32 = 50;
+    let alarms = Alarms::open_alone(1).await?;
+    let cluster = Cluster::new(&alarms.grid.endpoint())?;
+    let due_ms = now_ms() + 12_000;
+    for number in 0..AGENTS {
+        let request = SetRequest { count: MESSAGES, start_ms: due_ms, ..every(86_400_000) };
+        alarms.set(&format!("c-{number}"), request).await?;
+    }
+    let before = entries(&cluster).await?;
+    ensure!(now_ms() < due_ms, "the machine is too slow for this test to tell anything");
+    for number in 0..AGENTS {
+        alarms.rung(&format!("c-{number}"), MESSAGES as usize).await?;
+    }
+    let of_schedules = entries(&cluster).await? - before;
+
+    // As many messages of as many agents to themselves, that turns send. The turns are counted, too: few.
+    let before = entries(&cluster).await?;
+    let spread = (0..AGENTS).map(|number| {
+        let key = format!("c-{number}");
+        let to = vec![key.clone()];
+        let request = SpreadRequest { r#box: key, to, count: MESSAGES.into(), ..SpreadRequest::default() };
+        alarms.client.call::<_, Spread>("/mail.v1.Box/Spread", request)
+    });
+    futures::future::try_join_all(spread).await?;
+    for number in 0..AGENTS {
+        let request = ReadRequest { r#box: format!("c-{number}") };
+        while alarms.client.call::<_, Letters>("/mail.v1.Box/Read", request.clone()).await?.letters.len()
+            < MESSAGES as usize
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+    let of_sends = entries(&cluster).await? - before;
+    let messages = AGENTS * MESSAGES as usize;
+    println!("{messages} due schedules took {of_schedules} entries, {messages} sends {of_sends}");
+    // How many share an entry is a matter of chance; one more for each agent would still be nothing for each
+    // message.
+    assert!(of_schedules > 0 && of_schedules <= of_sends + AGENTS as u64);
     alarms.grid.stop().await;
     Ok(())
 }
