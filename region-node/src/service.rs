@@ -20,8 +20,8 @@ use afdg_proto::{
     status::of_grid_error,
 };
 use afdg_types::{
-    AgentRef, GridError, MessageId, NodeId, Probe, ProbeStage, Purpose, Reason, RegionId, Sending, Wait,
-    limits,
+    AgentRef, Cancel, GridError, MessageId, NodeId, Probe, ProbeStage, Purpose, Reason, RegionId, Sending,
+    Wait, limits,
 };
 use futures::{Stream, StreamExt};
 use std::{pin::Pin, sync::Arc, time::Duration};
@@ -296,6 +296,7 @@ fn hand_over(handle: &RegionHandle, message: Forwarded, reply_to: ReplyTo) {
         request: message.request,
         deadline: (message.timeout_ms > 0).then(|| Instant::now() + timeout),
         chain,
+        caller: message.caller,
         purpose,
         reply_to,
     });
@@ -307,6 +308,11 @@ fn purpose_of(message: &Forwarded) -> Result<Purpose, GridError> {
     }
     if let Some(probe) = &message.probe {
         return probe_of(probe).map(Purpose::Probe);
+    }
+    match message.cancel {
+        Some(internal::Cancel { caller: 0 }) => return Ok(Purpose::Cancel(Cancel::Turn)),
+        Some(internal::Cancel { caller }) => return Ok(Purpose::Cancel(Cancel::Caller(caller))),
+        None => {}
     }
     let Some(send) = &message.send else { return Ok(Purpose::Call) };
     let sender = match send.sender.as_str() {

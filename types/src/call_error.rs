@@ -198,6 +198,8 @@ reasons! {
     ClocksApart = "CLOCKS_APART", Unavailable, Same;
     /// The sender's message before this one is not known here: the sender has to begin with that one.
     OutOfOrder = "OUT_OF_ORDER", Aborted, Never;
+    /// Nobody waits for the call any more: it got no turn, and will have none.
+    CallCancelled = "CALL_CANCELLED", Cancelled, Never;
 }
 
 impl fmt::Display for Reason {

@@ -19,7 +19,7 @@ pub use agent_ref::{AgentRef, AgentRefError};
 pub use call_error::{AgentError, CallError, Code, GridError, Reason, Retry};
 pub use ids::{ClusterId, Epoch, NodeId, RegionId, Term};
 pub use message_id::{MessageId, MessageIdError, MessageIdKind};
-pub use purpose::{Probe, ProbeStage, Purpose, Sending, Wait};
+pub use purpose::{Cancel, Probe, ProbeStage, Purpose, Sending, Wait};
 pub use rows::{Rows, RowsError, RowsMut, prefix_end};
 pub use schedule::{Missed, Timing, When};
 pub use slot::{SLOTS, Slot, SlotRange, tag};

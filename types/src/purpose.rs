@@ -12,6 +12,17 @@ pub enum Purpose {
     Attach,
     /// No turn: agents that wait for one another in a ring are looked for.
     Probe(Probe),
+    /// No turn: nobody waits any more for the message of that id.
+    Cancel(Cancel),
+}
+
+/// Who does not wait any more. What a turn waits for is cut short; the turn itself goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancel {
+    /// The turn that called: for a call of a turn.
+    Turn,
+    /// One of a client's callers, by the number under which it asked. Others may wait for the same message.
+    Caller(u64),
 }
 
 /// How a message is sent that nobody waits for.

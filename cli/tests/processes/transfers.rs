@@ -61,13 +61,26 @@ impl Bank {
         self.calls.call(TRANSFER, request, key).await
     }
 
+    /// Transfers until it is answered; returns the key under which it was. An attempt that was given up may have
+    /// had its call cut short: then nothing has moved under that key, and nothing will.
+    async fn transfer_once(&self, number: u64) -> Result<(String, TransferResponse)> {
+        let mut key = format!("transfer-{number}");
+        loop {
+            match self.calls.call_or_refusal(TRANSFER, transfer(number), &key).await? {
+                Ok(response) => return Ok((key, response)),
+                Err(refusal) if refusal.reason == "CALL_CANCELLED" => key.push_str("-again"),
+                Err(refusal) => anyhow::bail!("{key} was refused: {refusal:?}"),
+            }
+        }
+    }
+
     /// Transfers until told to stop, each repeated until it is answered.
     async fn work(self: Arc<Self>, worker: u64, stop: watch::Receiver<bool>) -> Result<Vec<Done>> {
         let mut done = Vec::new();
         while !*stop.borrow() {
             let number = worker + WORKERS * done.len() as u64;
-            let (key, request) = (format!("transfer-{number}"), transfer(number));
-            let response = self.transfer(&key, request.clone()).await?;
+            let (key, response) = self.transfer_once(number).await?;
+            let request = transfer(number);
             done.push(Done { key, request, response });
             self.answered.send_modify(|answered| *answered += 1);
         }

@@ -27,6 +27,8 @@ const NEWER_ROUTE_MS_MAX: u64 = 250;
 pub(crate) struct Journey<'a> {
     router: &'a Inner,
     message: &'a OutgoingMessage,
+    /// Under which it waits where the message arrives; 0 if that is not told when it goes.
+    caller: u64,
     table: Arc<Table>,
     /// The message is given up then. Past the bound of a recorded turn if the caller named none.
     deadline: Instant,
@@ -50,12 +52,14 @@ impl<'a> Journey<'a> {
     pub(crate) fn new(
         router: &'a Inner,
         message: &'a OutgoingMessage,
+        caller: u64,
         table: Arc<Table>,
         deadline: Instant,
     ) -> Self {
         Self {
             router,
             message,
+            caller,
             table,
             deadline,
             attempts: Attempts::default(),
@@ -111,7 +115,7 @@ impl<'a> Journey<'a> {
         let Some(replica) = next.and_then(|index| region.replicas.get(index)) else {
             return Next::Wait(self.end_round(None));
         };
-        let forwarded = self.message.forwarded(region.id, table.routes.epoch);
+        let forwarded = self.message.forwarded(region.id, table.routes.epoch, self.caller);
         match replica.client.start(forwarded) {
             Err(error) => Next::Result(replica.node, Err(error)),
             Ok(in_flight) => match self.attempts.open(replica.node, in_flight) {

@@ -18,6 +18,7 @@ mod backoff;
 mod find;
 mod itinerary;
 mod journey;
+mod leaving;
 mod message;
 mod questions;
 mod router;

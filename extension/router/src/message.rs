@@ -1,7 +1,7 @@
 //! A message on its way out.
 
 use afdg_proto::pb::internal::{self, Forwarded};
-use afdg_types::{AgentRef, Epoch, MessageId, ProbeStage, Purpose, RegionId};
+use afdg_types::{AgentRef, Cancel, Epoch, MessageId, ProbeStage, Purpose, RegionId};
 use bytes::Bytes;
 use tokio::time::Instant;
 
@@ -23,7 +23,7 @@ pub struct OutgoingMessage {
 
 impl OutgoingMessage {
     /// One attempt's message for the wire.
-    pub(crate) fn forwarded(&self, region: RegionId, epoch: Epoch) -> Forwarded {
+    pub(crate) fn forwarded(&self, region: RegionId, epoch: Epoch, caller: u64) -> Forwarded {
         Forwarded {
             request_id: 0,
             region: region.0,
@@ -38,6 +38,12 @@ impl OutgoingMessage {
             send: self.sending(),
             attach: self.purpose == Purpose::Attach,
             probe: self.probe(),
+            caller,
+            cancel: match self.purpose {
+                Purpose::Cancel(Cancel::Turn) => Some(internal::Cancel { caller: 0 }),
+                Purpose::Cancel(Cancel::Caller(caller)) => Some(internal::Cancel { caller }),
+                Purpose::Call | Purpose::Send(_) | Purpose::Attach | Purpose::Probe(_) => None,
+            },
         }
     }
 

@@ -6,6 +6,7 @@ use crate::{
     backoff::{Backoff, RetryBudget},
     find::SEARCHES_MAX,
     journey::Journey,
+    leaving::{LEAVING_MAX, Leaving},
     table::{Region, Table},
 };
 use afdg_catalog_client::{Routes, TypeInfo};
@@ -46,6 +47,8 @@ pub(crate) struct Inner {
     admission: Admission,
     pub(crate) budget: RetryBudget,
     searches: Semaphore,
+    /// Places for callers that go away and say so.
+    pub(crate) leaving: Arc<Semaphore>,
 }
 
 impl Router {
@@ -61,6 +64,7 @@ impl Router {
             admission: Admission::default(),
             budget: RetryBudget::default(),
             searches: Semaphore::new(SEARCHES_MAX),
+            leaving: Arc::new(Semaphore::new(LEAVING_MAX)),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -69,7 +73,8 @@ impl Router {
     /// send nothing, once it was accepted.
     ///
     /// With a deadline, an overload is returned at once; without one it is retried, too. Dropping the
-    /// future ends the retries; what was delivered still takes effect.
+    /// future ends the retries, and tells the region of a client's call that this caller waits no more; what
+    /// was delivered may still take effect.
     pub async fn call(&self, message: OutgoingMessage) -> Result<Bytes, CallError> {
         let inner = &*self.inner;
         let bytes = message.request.len();
@@ -85,7 +90,10 @@ impl Router {
         if let Some(info) = info.filter(|_| matches!(message.purpose, Purpose::Call | Purpose::Send(_))) {
             check_method(info, &message.method)?;
         }
-        Journey::new(inner, &message, table, deadline).forward().await
+        let leaving = Leaving::of(self, &message);
+        let result = Journey::new(inner, &message, leaving.caller(), table, deadline).forward().await;
+        leaving.stays();
+        result
     }
 
     /// An id for a message whose caller chose no idempotency key.
@@ -139,6 +147,14 @@ impl Router {
             .filter_map(|index| region.replicas.get(index))
             .map(|replica| (replica.node, replica.client.clone()))
             .collect()
+    }
+
+    pub(crate) fn random_u64(&self) -> u64 {
+        self.inner.entropy.random_u64()
+    }
+
+    pub(crate) fn leaving(&self) -> &Arc<Semaphore> {
+        &self.inner.leaving
     }
 
     /// Places for searches of all regions.

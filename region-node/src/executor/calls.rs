@@ -4,7 +4,7 @@ use crate::region::RecordTurn;
 use afdg_region_machine::table::replies;
 use afdg_router::{Found, OutgoingMessage, Router, Whereabouts};
 use afdg_types::{
-    AgentRef, CallError, GridError, MessageId, Purpose, Reason, limits,
+    AgentRef, CallError, Cancel, GridError, MessageId, Purpose, Reason, limits,
     planted::{Bug, planted},
 };
 use bytes::Bytes;
@@ -20,6 +20,8 @@ use tokio::{sync::OnceCell, time::Instant};
 
 /// How long all regions are asked whether a turn that is run again called another agent before.
 const SEARCH_TIME_MAX: Duration = Duration::from_secs(2);
+/// How long a cancel looks for its callee's region.
+const CANCEL_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// How one turn calls others.
 #[derive(Clone)]
@@ -226,6 +228,21 @@ impl Inner {
         );
         error.with("turn", turn).with("ordinal", number)
     }
+}
+
+/// Tells the callee's region that nobody waits for a turn's call any more.
+pub async fn cancel_call(router: &Router, callee: AgentRef, call: MessageId) {
+    let message = OutgoingMessage {
+        agent: callee,
+        method: String::new(),
+        request: Bytes::new(),
+        id: call,
+        deadline: Some(Instant::now() + CANCEL_TIME_MAX),
+        chain: Vec::new(),
+        purpose: Purpose::Cancel(Cancel::Turn),
+    };
+    // One that does not get there is sent again.
+    let _ = router.call(message).await;
 }
 
 fn milliseconds() -> u32 {

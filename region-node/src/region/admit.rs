@@ -52,6 +52,10 @@ impl Owner {
             let text = format!("slot {slot} of {} is not in region {}", admission.agent, self.region);
             return Err(GridError::new(Reason::StaleRoute, text));
         }
+        // It takes none, and makes some.
+        if matches!(admission.purpose, Purpose::Cancel(_)) {
+            return Ok(true);
+        }
         // Who is called by an agent that waits finds more room than whoever called that agent: the deepest
         // calls always get in, and with their end make room for the others.
         let share = 1 + admission.chain.len();
@@ -74,7 +78,7 @@ impl Owner {
             return Err(error);
         }
         match &admission.purpose {
-            Purpose::Attach | Purpose::Probe(_) => Ok(true),
+            Purpose::Attach | Purpose::Probe(_) | Purpose::Cancel(_) => Ok(true),
             Purpose::Call => self.check_method(admission),
             Purpose::Send(sending) => {
                 self.check_method(admission)?;
@@ -124,6 +128,10 @@ impl Owner {
                 }
                 return;
             }
+            Purpose::Cancel(cancel) => {
+                let cancel = *cancel;
+                return self.cancel(admission, cancel);
+            }
             Purpose::Call | Purpose::Send(_) => {}
         }
         if read_only {
@@ -168,7 +176,9 @@ impl Owner {
         let Some(admission) = self.refuse_expired(admission) else { return };
         match &admission.purpose {
             Purpose::Send(_) => self.accept(admission, digest),
-            Purpose::Call | Purpose::Attach | Purpose::Probe(_) => self.enqueue_call(admission, digest),
+            Purpose::Call | Purpose::Attach | Purpose::Probe(_) | Purpose::Cancel(_) => {
+                self.enqueue_call(admission, digest);
+            }
         }
     }
 
@@ -193,7 +203,9 @@ impl Owner {
             } else if is_send {
                 waiters.senders.push(admission.reply_to);
             } else {
-                waiters.replies.push(Waiter { reply_to: admission.reply_to, deadline: admission.deadline });
+                waiters.called |= admission.purpose == Purpose::Call;
+                let Admission { reply_to, deadline, caller, .. } = admission;
+                waiters.replies.push(Waiter { reply_to, deadline, caller });
             }
             return None;
         }
@@ -272,13 +284,14 @@ impl Owner {
 
     fn enqueue_call(&mut self, admission: Admission, digest: u128) {
         let Some(leading) = self.leading.as_mut() else { return };
-        let Admission { agent, method, message_id, request, deadline, chain, reply_to, purpose: _ } =
+        let Admission { agent, method, message_id, request, deadline, chain, caller, reply_to, purpose: _ } =
             admission;
         if leading.mailbox_is_full(&agent) {
             return reply_to.refuse(overloaded("as many messages wait for the agent as may"));
         }
         let mut waiters = Waiters::of(&agent, digest, Acceptance::None);
-        waiters.replies.push(Waiter { reply_to, deadline });
+        waiters.called = true;
+        waiters.replies.push(Waiter { reply_to, deadline, caller });
         leading.waiters.insert(message_id, waiters);
         let bytes = request.len();
         let message = Message { message_id, method, request, digest, deadline, chain, bytes, send: None };
@@ -379,7 +392,7 @@ pub(super) fn result_of(reply: TurnReply) -> Result<Bytes, CallError> {
 fn is_accepted(purpose: &Purpose, reply: &TurnReply) -> bool {
     match purpose {
         Purpose::Send(sending) => sending.sender.is_some() || matches!(reply, TurnReply::Response(_)),
-        Purpose::Call | Purpose::Attach | Purpose::Probe(_) => false,
+        Purpose::Call | Purpose::Attach | Purpose::Probe(_) | Purpose::Cancel(_) => false,
     }
 }
 

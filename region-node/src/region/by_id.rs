@@ -30,8 +30,11 @@ impl RegionHandle {
         let (outcomes, mut ended) = mpsc::unbounded_channel();
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().ok().filter(|_| !wait.is_zero());
         let until = Instant::now() + wait;
-        let waiter =
-            place.map(|place| Waiter { reply_to: ReplyTo::new(0, outcomes, place), deadline: Some(until) });
+        let waiter = place.map(|place| Waiter {
+            reply_to: ReplyTo::new(0, outcomes, place),
+            deadline: Some(until),
+            caller: 0,
+        });
         let (found, waiting) = oneshot::channel();
         let _ = self.events.send(Event::Find { id, wait: waiter, found });
         let known = waiting.await.ok()?;

@@ -80,6 +80,9 @@ pub struct Running {
     pub recorded: bool,
     /// How it calls others, and whom it waits for.
     pub calls: Calls,
+    /// Calls that are cut short: those that it waited for when it was first found that nobody waits for it.
+    /// What its handler calls after that is let alone. Empty until then.
+    pub cut: BTreeSet<MessageId>,
     pub task: AbortHandle,
 }
 
@@ -99,6 +102,8 @@ pub struct Waiters {
     pub replies: Vec<Waiter>,
     /// Those who want to know that it was accepted.
     pub senders: Vec<ReplyTo>,
+    /// Somebody has called, and waited here for the answer.
+    pub called: bool,
     pub acceptance: Acceptance,
 }
 
@@ -106,6 +111,8 @@ pub struct Waiters {
 pub struct Waiter {
     pub reply_to: ReplyTo,
     pub deadline: Option<Instant>,
+    /// Under which number it may go; 0 if it can't.
+    pub caller: u64,
 }
 
 impl Waiters {
@@ -115,8 +122,20 @@ impl Waiters {
         self.replies.len() + self.senders.len()
     }
 
+    /// Whether somebody called and nobody waits any more. Who only looks after the message does not call.
+    pub fn are_gone(&mut self, now: Instant) -> bool {
+        self.called && self.let_go_of_the_late(now) == 0
+    }
+
     pub fn of(agent: &AgentRef, digest: u128, acceptance: Acceptance) -> Self {
-        Self { slot: Slot::of(agent), digest, replies: Vec::new(), senders: Vec::new(), acceptance }
+        Self {
+            slot: Slot::of(agent),
+            digest,
+            replies: Vec::new(),
+            senders: Vec::new(),
+            called: false,
+            acceptance,
+        }
     }
 }
 
@@ -263,6 +282,8 @@ pub struct Leading {
     /// Read-only messages that wait for word that this replica still leads.
     pub reads: Vec<Admission>,
     pub reads_checking: bool,
+    /// By looks for what nobody waits for any more, where one did not send all.
+    pub cancels_sent: usize,
     /// Housekeeping is under way.
     pub forgetting: bool,
     pub collecting: bool,
@@ -300,6 +321,7 @@ impl Leading {
             schedules: Schedules::default(),
             reads: Vec::new(),
             reads_checking: false,
+            cancels_sent: 0,
             forgetting: false,
             collecting: false,
         }

@@ -13,6 +13,7 @@
 //! | `lanes` | the sends of committed turns: out of the outbox, in order |
 //! | `schedules` | messages that are sent at set times: which are due, and what they send |
 //! | `rings` | agents that wait for one another are found and set free |
+//! | `cancel` | what nobody waits for any more is cut short |
 //! | `by_id` | messages of which only the id is known |
 //! | `activity` | what agents are doing and wait for, for people |
 //! | `measures` | how much a region has under way |
@@ -22,6 +23,7 @@ mod activity;
 mod admission;
 mod admit;
 mod by_id;
+mod cancel;
 mod dispatch;
 mod lanes;
 mod leading;

@@ -328,7 +328,10 @@ impl Owner {
                     self.await_quick_turns(&mut happening).await;
                 }
                 Happened::Tick => self.keep_house(),
-                Happened::Look => self.look_for_rings(),
+                Happened::Look => {
+                    self.look_for_rings();
+                    self.look_for_abandoned();
+                }
                 Happened::Due => {}
             }
             self.fire_due();

@@ -8,12 +8,7 @@
 //! which all that look at it agree upon, is refused before its turn: nothing of it was done, its caller is told
 //! the whole ring, and the refusal is recorded like any answer.
 
-use super::{
-    admission::Admission,
-    leading::{AgentState, Pending, PendingTurn},
-    owner::Owner,
-};
-use afdg_region_machine::{op::CommitTurn, table::replies::TurnReply};
+use super::{admission::Admission, leading::AgentState, owner::Owner};
 use afdg_router::OutgoingMessage;
 use afdg_types::{
     AgentRef, MessageId, Probe, ProbeStage, Purpose, Reason, Wait, limits,
@@ -100,37 +95,13 @@ impl Owner {
 
     /// Refuses a call that waits for its turn, to set a ring free.
     pub(super) fn break_ring(&mut self, agent: AgentRef, call: MessageId, ring: &str) {
-        let expires_at_s = self.kept_until_s(call);
-        let Some(leading) = self.leading.as_mut() else { return };
-        let Some(state) = leading.agents.get_mut(&agent) else { return };
-        let place = state.queue.iter().position(|message| message.message_id == call);
-        let Some(message) = place.and_then(|place| state.queue.remove(place)) else { return };
-        tracing::warn!(%agent, id = %call, ring, "a call is refused: agents waited for one another in a ring");
-        state.uncommitted += 1;
         let text = format!(
             "agents waited for one another in a ring, and this call was chosen to be refused: {ring}. It has had \
              no effect. Call in one order only, or send instead of calling"
         );
-        let effects = CommitTurn {
-            agent,
-            message_id: call,
-            digest: message.digest,
-            expires_at_s,
-            changes: Vec::new(),
-            reply: TurnReply::Failed { reason: Reason::CallCycle, message: text },
-            recorded: false,
-        };
-        // No turn has this number: what others of the agent have written is not taken for committed with it.
-        let number = 0;
-        leading.pending.push_back(Pending::Turn(PendingTurn {
-            number,
-            effects,
-            accepted: false,
-            sends: Vec::new(),
-            schedules: Vec::new(),
-            bytes: ring.len() + 1_024,
-            message_bytes: message.bytes,
-        }));
+        if self.refuse_waiting(&agent, call, Reason::CallCycle, text) {
+            tracing::warn!(%agent, id = %call, ring, "a call is refused: agents waited for one another in a ring");
+        }
     }
 
     fn send_probe(&self, to: AgentRef, id: MessageId, waits: Vec<Wait>, stage: ProbeStage) {

@@ -20,7 +20,7 @@ use afdg_region_machine::{
 };
 use afdg_types::{AgentRef, GridError, MessageId, Reason, limits};
 use futures::future::Either;
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use tokio::{sync::oneshot, time::Instant};
 
 /// Room for what a turn's effects carry besides its rows: the agent's name, ids, lengths.
@@ -109,8 +109,17 @@ impl Owner {
         });
         let task = run.abort_handle();
         let since = Instant::now();
-        state.running =
-            Some(Running { number, message, now_ms, seed, since, recorded, calls: waiting, task });
+        state.running = Some(Running {
+            number,
+            message,
+            now_ms,
+            seed,
+            since,
+            recorded,
+            calls: waiting,
+            cut: BTreeSet::new(),
+            task,
+        });
     }
 
     /// A turn is about to make its first call: its message goes into the mailbox first.

@@ -509,6 +509,11 @@ impl Client {
                     self.board.events.count("rings broken");
                     Sent::Reply(Reply::InRing)
                 }
+                // An earlier attempt was given up, and its call to the other account was cut: no money moved.
+                CallError::Agent(error) if error.reason == "CALL_CANCELLED" && question.to.is_some() => {
+                    self.board.events.count("calls cancelled");
+                    Sent::Reply(Reply::InRing)
+                }
                 CallError::Agent(error) => {
                     let what = format_args!("{question:?} was refused: {error}");
                     self.board.events.violation("answers", what);

@@ -2,6 +2,7 @@
 //! when they would wait for themselves, shown while they wait, and as fast on a long list as on a short one.
 
 mod call_cycles;
+mod cancel;
 mod gate;
 mod long_lists;
 mod other_ways;

@@ -26,6 +26,8 @@ pub enum Outcome<A> {
     Answered(A),
     /// The grid says that nothing took effect.
     NoEffect,
+    /// The same, and for good: an earlier attempt was given up, and the call that its turn made was cut short.
+    Cancelled,
     Unknown,
 }
 
@@ -127,6 +129,7 @@ impl Caller {
                 Outcome::Answered(answer) => {
                     return self.called(called, attempt as u64 + 1, Outcome::Answered(answer));
                 }
+                Outcome::Cancelled => return self.called(called, attempt as u64 + 1, Outcome::Cancelled),
                 Outcome::NoEffect => {}
                 Outcome::Unknown => may_have_happened = true,
             }
@@ -146,7 +149,7 @@ impl Caller {
         counts.repeats += attempts.saturating_sub(1);
         match outcome {
             Outcome::Answered(_) => counts.answered += 1,
-            Outcome::NoEffect => counts.no_effect += 1,
+            Outcome::NoEffect | Outcome::Cancelled => counts.no_effect += 1,
             Outcome::Unknown => counts.unknown += 1,
         }
         drop(counts);
@@ -171,6 +174,9 @@ impl Caller {
         };
         let error = match error {
             CallError::Grid(error) => error,
+            CallError::Agent(refusal) if refusal.reason == Reason::CallCancelled.as_str() => {
+                return Outcome::Cancelled;
+            }
             // No workload asks for what an agent may refuse.
             CallError::Agent(refusal) => {
                 self.tell_wrong(format!("{path} was refused by the agent: {refusal:?}"));

@@ -67,7 +67,7 @@ impl<M: Model> Book<M> {
                 None
             }
             // Nothing happened, or nothing was seen.
-            Outcome::Unknown | Outcome::NoEffect => return,
+            Outcome::Unknown | Outcome::NoEffect | Outcome::Cancelled => return,
         };
         let operation = Operation { client, op, called: called.called, answered };
         lock(&self.agents).entry(agent.to_owned()).or_default().push(operation);
