@@ -238,12 +238,14 @@ async fn kill_leaders(
 ) -> Result<()> {
     let (mut deaths, mut met) = (0, 0);
     while leaders.lacking(DEATHS_EACH) > 0 {
-        // Nobody moves leads back, so with most deaths most regions lose their leader.
-        let deaths_left = leaders.lacking(DEATHS_EACH).div_ceil(4) as usize;
-        let share = clients.left() / (deaths_left + 1);
-        ensure!(share >= WORKERS / 2, "too few orders are left for {deaths_left} more deaths");
+        // Each death is at least one that some region lacked, so orders are kept for as many deaths. Nobody
+        // moves leads back, so most take the leader of about four regions: the rest goes by that.
+        let lacking = leaders.lacking(DEATHS_EACH) as usize;
+        let kept = lacking * WORKERS;
+        ensure!(clients.left() >= kept, "{} orders are left, {kept} should be", clients.left());
+        let share = WORKERS + (clients.left() - kept) / (lacking.div_ceil(4) + 1);
         clients.allow(share);
-        clients.until_open(share / 2, workers).await?;
+        clients.until_open(share * 3 / 4, workers).await?;
         let (name, led) = leaders.to_kill(DEATHS_EACH).await?;
         let in_flight = clients.in_flight();
         grid.kill(&name)?;
@@ -255,7 +257,7 @@ async fn kill_leaders(
         grid.restart(&name)?;
         grid.until_well().await?;
     }
-    ensure!(met > deaths * WORKERS / 2, "{deaths} deaths met {met} orders in flight: too few to show much");
+    ensure!(met > deaths * WORKERS / 4, "{deaths} deaths met {met} orders in flight: too few to show much");
     grid.tell(format_args!("{deaths} deaths met {met} orders in flight; leaders lost: {:?}", leaders.lost));
     Ok(())
 }
