@@ -59,12 +59,15 @@ impl DeadLettersAdmin {
         request: ListDeadLettersRequest,
         until: Instant,
     ) -> Result<ListDeadLettersResponse, CallError> {
+        if !request.name.is_empty() {
+            return self.named(&request.name, until).await;
+        }
         let wanted = bounded("page_size", request.page_size, PAGE_SIZE_DEFAULT, LIST_DEAD_LETTERS_MAX)?;
         let filter = request.filter.unwrap_or_default();
         let ask = |node: RegionClient, time, region: RegionId, from, limit| {
             let filter = filter.clone();
             async move {
-                let ask = internal::ListDeadLettersRequest { region: region.0, from, limit };
+                let ask = internal::ListDeadLettersRequest { region: region.0, from, limit, only: None };
                 let mut page = node.list_dead_letters(ask, time).await?;
                 // No more than asked for, whatever the node says.
                 page.letters.truncate(limit as usize);
@@ -118,6 +121,23 @@ impl DeadLettersAdmin {
 }
 
 impl DeadLettersAdmin {
+    /// The dead letter of a name, if it is there.
+    async fn named(&self, name: &str, until: Instant) -> Result<ListDeadLettersResponse, CallError> {
+        let (agent, number) = parse_name(name)?;
+        let Some(region) = self.router.region_of(&agent) else {
+            return Err(GridError::new(Reason::NoLeader, "the agent's slot is in no region yet").into());
+        };
+        let only = Some(DeadLetterAddress { agent: agent.to_string(), number });
+        let ask = internal::ListDeadLettersRequest { region: region.0, only, ..Default::default() };
+        let ask = |node: RegionClient, time| {
+            let ask = ask.clone();
+            async move { node.list_dead_letters(ask, time).await }
+        };
+        let (_, page) = ask_leader(&self.router, region, until, ask).await?;
+        let letters = page.letters.into_iter().take(1).map(shown).collect();
+        Ok(ListDeadLettersResponse { letters, next_page_token: String::new() })
+    }
+
     /// Puts the request into the audit log: nothing is done that is not there.
     async fn record(
         &self,

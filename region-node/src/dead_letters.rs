@@ -2,7 +2,7 @@
 
 use crate::{inspect::storage, region::RegionHandle};
 use afdg_proto::pb::internal::{
-    DeadLetter, ListDeadLettersRequest, ListDeadLettersResponse, SettleDeadLettersRequest,
+    DeadLetter, DeadLetterAddress, ListDeadLettersRequest, ListDeadLettersResponse, SettleDeadLettersRequest,
     SettleDeadLettersResponse,
 };
 use afdg_region_machine::{
@@ -26,6 +26,12 @@ pub fn list(
 ) -> Result<ListDeadLettersResponse, GridError> {
     let limit = request.limit.clamp(1, limits::LIST_DEAD_LETTERS_MAX) as usize;
     let rows = handle.replica.rows();
+    if let Some(only) = &request.only {
+        let agent = address_of(only)?;
+        let letter = dead_letters::get(rows.as_ref(), &agent, only.number).map_err(storage)?;
+        let letters = letter.into_iter().map(|letter| shown(&agent, only.number, letter)).collect();
+        return Ok(ListDeadLettersResponse { letters, next: Bytes::new() });
+    }
     let (mut letters, mut from, mut bytes) = (Vec::new(), request.from.to_vec(), 0);
     // One at a time: a request may be large, and a page is bounded.
     while letters.len() < limit && bytes < PAGE_BYTES_TARGET {
@@ -67,6 +73,12 @@ fn shown(agent: &AgentRef, number: u64, letter: dead_letters::DeadLetter) -> Dea
     }
 }
 
+fn address_of(address: &DeadLetterAddress) -> Result<AgentRef, GridError> {
+    address.agent.parse().map_err(|error| {
+        GridError::new(Reason::KeyMalformed, format!("{error}")).with("field", "letters.agent")
+    })
+}
+
 /// Has what was decided put into the log, and waits until it is applied.
 pub async fn settle(
     handle: &RegionHandle,
@@ -76,9 +88,7 @@ pub async fn settle(
     let verdict = if request.retry { LetterVerdict::TryAgain } else { LetterVerdict::Drop };
     let mut settling = Vec::new();
     for letter in request.letters {
-        let agent: AgentRef = letter.agent.parse().map_err(|error| {
-            GridError::new(Reason::KeyMalformed, format!("{error}")).with("field", "letters.agent")
-        })?;
+        let agent = address_of(&letter)?;
         let there = dead_letters::get(handle.replica.rows().as_ref(), &agent, letter.number);
         if there.map_err(storage)?.is_none() {
             continue;

@@ -72,6 +72,9 @@ pub const REGION_INBOX_BYTES_MAX: usize = 256 * 1024 * 1024;
 pub const REGION_OUTBOX_MESSAGES_MAX: usize = 262_144;
 /// Request bytes of those; past it the region takes no new messages.
 pub const REGION_OUTBOX_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Dead letters of one region. While it has as many, no more sends are given up: they are tried again, at the longest
+/// pause. What is given up in the entries under way comes on top.
+pub const REGION_DEAD_LETTERS_MAX: usize = 100_000;
 /// Pairs of sender and receiver between which one region delivers sends at the same time.
 pub const REGION_LANES_MAX: usize = 256;
 /// Sends of one pair of sender and receiver that are on their way at the same time.

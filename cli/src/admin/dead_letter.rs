@@ -150,6 +150,7 @@ async fn each_page(
             filter: Some(filter.clone()),
             page_token,
             page_size: LIST_DEAD_LETTERS_MAX,
+            name: String::new(),
         };
         let page =
             answer(client.dead_letters().list_dead_letters(request).await, client, "the dead letters")?;
@@ -228,13 +229,9 @@ fn as_json(letter: &DeadLetter) -> Value {
 }
 
 async fn show(client: &Client, name: &str, format: Format, output: &mut Output) -> anyhow::Result<u8> {
-    let mut found = None;
-    each_page(client, &DeadLetterFilter::default(), |page| {
-        found = page.into_iter().find(|letter| letter.name == name);
-        Ok(found.is_none())
-    })
-    .await?;
-    let Some(letter) = found else {
+    let request = ListDeadLettersRequest { name: name.to_owned(), ..ListDeadLettersRequest::default() };
+    let found = client.dead_letters().list_dead_letters(request).await;
+    let Some(letter) = answer(found, client, "the dead letter")?.letters.pop() else {
         return usage(format!(
             "there is no dead letter '{}'; see 'afdg dead-letter list'",
             name.escape_debug()

@@ -100,6 +100,7 @@ impl Owner {
         let current = self.leading.as_mut().filter(|leading| leading.leadership == leadership);
         let Some(leading) = current else { return };
         leading.lanes_delivering = leading.lanes_delivering.saturating_sub(1);
+        let has_room = leading.may_give_up();
         let Some(lane) = leading.lanes.get_mut(&key) else { return };
         lane.state = LaneState::Idle;
         let Delivery { accepted, failed } = match delivery {
@@ -117,7 +118,8 @@ impl Owner {
             lane.failures += 1;
             lane.attempts += u32::from(stays_the_same(&error));
             let too_old = is_too_old(sent_ms, now_ms);
-            if too_old || lane.attempts >= limits::SEND_ATTEMPTS_MAX {
+            let is_over = too_old || lane.attempts >= limits::SEND_ATTEMPTS_MAX;
+            if is_over && has_room {
                 tracing::warn!(sender = %key.0, receiver = %key.1, %error, "a send is a dead letter");
                 given_up = Some(GivenUp { number, attempts: lane.attempts, failure: failure_of(error) });
                 settled.insert(number);
@@ -126,7 +128,11 @@ impl Owner {
             } else {
                 // Room, or a leader, is there again sooner than what is refused is let in.
                 let longest = if stays_the_same(&error) { u64::MAX } else { PAUSE_MS_MAX };
-                let pause_ms = SendRetry::default().pause_ms(lane.failures).min(longest);
+                let pause_ms = match is_over {
+                    // There is no room for another dead letter, and the message must not be lost.
+                    true => limits::SEND_RETRY_MS_MAX,
+                    false => SendRetry::default().pause_ms(lane.failures).min(longest),
+                };
                 lane.state = LaneState::Paused;
                 leading.lanes_due.insert((now_ms + pause_ms, key.clone()));
             }

@@ -287,6 +287,11 @@ impl Leading {
         std::mem::take(&mut waiters.senders).into_iter().for_each(super::ReplyTo::accepted);
     }
 
+    /// Whether there is room for another dead letter.
+    pub(super) fn may_give_up(&self) -> bool {
+        self.dead_letters < limits::REGION_DEAD_LETTERS_MAX
+    }
+
     /// From then on the send may have its turn.
     pub(super) fn is_due_at(&mut self, due_ms: u64, id: MessageId) {
         self.due_counted += 1;
@@ -355,12 +360,10 @@ impl Leading {
         let message = &running.message;
         let Some(send) = &message.send else { return };
         let attempts = send.attempts + 1;
-        let next = if attempts >= retry.attempts_max {
+        let next = next_of(attempts, retry, self.may_give_up(), now_ms, expires_at_s);
+        if let Next::GiveUp { .. } = next {
             self.let_go(agent, message);
-            Next::GiveUp { expires_at_s }
-        } else {
-            Next::TryAgain { due_ms: now_ms + retry.pause_ms(attempts) }
-        };
+        }
         let Some(state) = self.agents.get_mut(agent) else { return };
         if let (Next::TryAgain { .. }, Some(sender)) = (next, &send.sender) {
             state.held.entry(sender.clone()).or_default();
@@ -368,6 +371,16 @@ impl Leading {
         state.uncommitted += 1;
         let op = FailAttempt { agent: agent.clone(), message_id: message.message_id, failure, next, now_ms };
         self.pending.push_back(Pending::Fail { op, message_bytes: message.bytes });
+    }
+}
+
+/// What comes after so many attempts. Where there is no room for another dead letter the message is tried again,
+/// rather than lost.
+fn next_of(attempts: u32, retry: SendRetry, has_room: bool, now_ms: u64, expires_at_s: u64) -> Next {
+    match attempts >= retry.attempts_max {
+        true if has_room => Next::GiveUp { expires_at_s },
+        true => Next::TryAgain { due_ms: now_ms + limits::SEND_RETRY_MS_MAX },
+        false => Next::TryAgain { due_ms: now_ms + retry.pause_ms(attempts) },
     }
 }
 
@@ -391,5 +404,32 @@ pub(super) fn message_of(send: AcceptedSend) -> Message {
         digest: send.digest,
         deadline: None,
         chain: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_room_for_a_dead_letter_a_send_is_tried_again_at_the_longest_pause() {
+        let retry = SendRetry::default();
+        let last = retry.attempts_max;
+        let again = |pause_ms| Next::TryAgain { due_ms: 1_000 + pause_ms };
+        for has_room in [true, false] {
+            assert_eq!(next_of(last - 1, retry, has_room, 1_000, 7), again(retry.pause_ms(last - 1)));
+        }
+        assert_eq!(next_of(last, retry, true, 1_000, 7), Next::GiveUp { expires_at_s: 7 });
+        assert_eq!(next_of(last, retry, false, 1_000, 7), again(limits::SEND_RETRY_MS_MAX));
+        assert_eq!(next_of(u32::MAX, retry, false, 1_000, 7), again(limits::SEND_RETRY_MS_MAX));
+    }
+
+    #[test]
+    fn a_region_has_room_for_a_bounded_number_of_dead_letters() {
+        let mut leading = Leading::new(1, 1);
+        leading.dead_letters = limits::REGION_DEAD_LETTERS_MAX - 1;
+        assert!(leading.may_give_up());
+        leading.dead_letters += 1;
+        assert!(!leading.may_give_up());
     }
 }

@@ -16,6 +16,13 @@ async fn listed(mail: &Mail, filter: DeadLetterFilter) -> Result<Vec<DeadLetter>
     Ok(client.list_dead_letters(request).await?.into_inner().letters)
 }
 
+/// The one of that name, if it is there.
+async fn named(mail: &Mail, name: &str) -> Result<Vec<DeadLetter>> {
+    let request = ListDeadLettersRequest { name: name.to_owned(), ..ListDeadLettersRequest::default() };
+    let mut client = DeadLettersClient::new(mail.client.channel());
+    Ok(client.list_dead_letters(request).await?.into_inner().letters)
+}
+
 async fn settled(mail: &Mail, names: Vec<String>, action: Action) -> Result<u32> {
     let request = SettleDeadLettersRequest {
         names,
@@ -83,6 +90,8 @@ async fn what_keeps_failing_is_a_dead_letter_that_can_be_tried_again_or_dropped(
     assert_eq!((first_letter.agent, first_letter.attempts), (agent("b"), 8));
     assert!(first_letter.error.contains("makes its handler panic"), "{}", first_letter.error);
     assert_eq!(reason(&mail.attach("b", &second, 10_000).await.unwrap_err()), "NOT_NOW");
+    assert_eq!(named(&mail, &second_letter.name).await?, std::slice::from_ref(&second_letter));
+    assert_eq!(named(&mail, "4711@mail.v1.Box/b").await?, []);
     let only = DeadLetterFilter { reason: "NOT_NOW".to_owned(), ..DeadLetterFilter::default() };
     assert_eq!(listed(&mail, only).await?, std::slice::from_ref(&second_letter));
 
