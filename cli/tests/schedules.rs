@@ -85,6 +85,10 @@ async fn the_command_line_lists_schedules_of_all_regions_and_cancels_them() -> R
     assert!(afdg.well(&one).await?.contains("1 cancelled"));
     let rents = ["schedule", "cancel", "--name-prefix", "rent", "--reason", "all moved out"];
     assert!(afdg.well(&rents).await?.contains("4 cancelled"));
+    let audit = afdg.well(&["audit", "list"]).await?;
+    for line in ["cancel 1 schedule: mornings of alarm.v1.Alarm/a-0", "names that begin with rent"] {
+        assert!(audit.contains(line) && audit.contains("a test"), "{audit}");
+    }
     let left = afdg.json(&["schedule", "list"]).await?;
     assert_eq!(left.len(), 8);
     assert!(left.iter().all(|schedule| schedule["name"] == "heat-x"), "{left:?}");

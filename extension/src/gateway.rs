@@ -70,6 +70,7 @@ impl Gateway {
         let router = caller.router.clone();
         let reflection = Reflection::new(router.clone());
         let letters = DeadLettersAdmin { catalog: cluster.catalog.clone(), router: router.clone() };
+        let schedules = SchedulesAdmin { catalog: cluster.catalog.clone(), router: router.clone() };
         let rest = Rest {
             caller,
             grid: GridServer::new(grid).max_decoding_message_size(ENVELOPED_BYTES_MAX),
@@ -77,8 +78,7 @@ impl Gateway {
             agents: AgentsServer::new(AgentsAdmin { router: router.clone() })
                 .max_decoding_message_size(ENVELOPED_BYTES_MAX),
             dead_letters: DeadLettersServer::new(letters).max_decoding_message_size(ENVELOPED_BYTES_MAX),
-            schedules: SchedulesServer::new(SchedulesAdmin { router })
-                .max_decoding_message_size(ENVELOPED_BYTES_MAX),
+            schedules: SchedulesServer::new(schedules).max_decoding_message_size(ENVELOPED_BYTES_MAX),
             reflection_v1: ReflectionV1::new(reflection.clone())
                 .max_decoding_message_size(REFLECTION_BYTES_MAX),
             reflection_v1alpha: ReflectionV1Alpha::new(reflection)

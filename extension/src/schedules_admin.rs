@@ -4,13 +4,14 @@ use crate::{
     cluster_admin::time_for,
     region_questions::{ask_leader, bounded, listing},
 };
+use afdg_catalog_client::CatalogClient;
 use afdg_proto::{
     pb::{
         admin::{
             Calendar, CancelSchedulesRequest, CancelSchedulesResponse, ListSchedulesRequest,
-            ListSchedulesResponse, Schedule, schedule::Timing, schedules_server::Schedules,
+            ListSchedulesResponse, Schedule, ScheduleFilter, schedule::Timing, schedules_server::Schedules,
         },
-        internal::{self, ScheduleAddress},
+        internal::{self, CancelSchedulesAction, ScheduleAddress},
     },
     status::of_call_error,
 };
@@ -22,12 +23,9 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 const PAGE_SIZE_DEFAULT: u32 = 100;
-/// Longest name of who acts.
-const ACTOR_BYTES_MAX: usize = 128;
-/// Longest text of why.
-const REASON_BYTES_MAX: usize = 512;
 
 pub(crate) struct SchedulesAdmin {
+    pub(crate) catalog: CatalogClient,
     pub(crate) router: Router,
 }
 
@@ -86,13 +84,17 @@ impl SchedulesAdmin {
         request: CancelSchedulesRequest,
         until: Instant,
     ) -> Result<CancelSchedulesResponse, CallError> {
-        let CancelSchedulesRequest { schedules, actor, reason } = request;
-        check_text("actor", &actor, ACTOR_BYTES_MAX)?;
-        check_text("reason", &reason, REASON_BYTES_MAX)?;
+        let CancelSchedulesRequest { schedules, actor, reason, filter } = request;
         if schedules.len() > LIST_SCHEDULES_MAX as usize {
             let text = format!("{} schedules are more than {LIST_SCHEDULES_MAX} at once", schedules.len());
             return Err(invalid("schedules", text).into());
         }
+        let Some(first) = schedules.first() else { return Ok(CancelSchedulesResponse { cancelled: 0 }) };
+        let action = CancelSchedulesAction {
+            count: schedules.len() as u32,
+            first: format!("{} of {}", first.name, first.agent),
+            filter: filter.as_ref().map(in_words).unwrap_or_default(),
+        };
         let mut by_region: BTreeMap<_, Vec<ScheduleAddress>> = BTreeMap::new();
         for name in schedules {
             let agent: AgentRef =
@@ -103,10 +105,12 @@ impl SchedulesAdmin {
             let address = ScheduleAddress { agent: name.agent, name: name.name };
             by_region.entry(region).or_default().push(address);
         }
+        // Nothing is done that is not in the audit log.
+        let within = until.saturating_duration_since(Instant::now());
+        self.catalog.record_cancelled_schedules(actor, reason, action, within).await?;
         let mut cancelled = 0;
         for (region, schedules) in by_region {
-            let (actor, reason) = (actor.clone(), reason.clone());
-            let ask = internal::CancelSchedulesRequest { region: region.0, schedules, actor, reason };
+            let ask = internal::CancelSchedulesRequest { region: region.0, schedules };
             let ask = |node: RegionClient, time| {
                 let ask = ask.clone();
                 async move { node.cancel_schedules(ask, time).await }
@@ -121,14 +125,13 @@ fn invalid(field: &str, text: String) -> GridError {
     GridError::new(Reason::InvalidRequest, text).with("field", field)
 }
 
-fn check_text(field: &str, text: &str, bytes_max: usize) -> Result<(), GridError> {
-    if text.trim().is_empty() {
-        return Err(invalid(field, format!("{field} is empty: say who acts and why")));
-    }
-    if text.len() > bytes_max {
-        return Err(invalid(field, format!("{field} has {} bytes; at most {bytes_max}", text.len())));
-    }
-    Ok(())
+/// `type bank.v1.Account, name rent...`; `all` if nothing is left out.
+fn in_words(filter: &ScheduleFilter) -> String {
+    let ScheduleFilter { agent, r#type, name_prefix } = filter;
+    let parts = [("agent", agent), ("type", r#type), ("names that begin with", name_prefix)];
+    let given = parts.into_iter().filter(|(_, value)| !value.is_empty());
+    let words: Vec<String> = given.map(|(name, value)| format!("{name} {value}")).collect();
+    if words.is_empty() { "all".to_owned() } else { words.join(", ") }
 }
 
 fn shown(schedule: internal::Schedule) -> Schedule {
@@ -157,11 +160,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_acts_and_why_has_to_be_said_within_bounds() {
-        assert_eq!(check_text("actor", "ann", ACTOR_BYTES_MAX), Ok(()));
-        for (text, why) in [("", "empty"), ("  ", "empty"), (&*"a".repeat(129), "129 bytes")] {
-            let error = check_text("actor", text, ACTOR_BYTES_MAX).unwrap_err();
-            assert!(error.message.contains(why), "{error}");
-        }
+    fn a_filter_is_told_in_words() {
+        let filter = ScheduleFilter {
+            agent: String::new(),
+            r#type: "bank.v1.Account".to_owned(),
+            name_prefix: "rent".to_owned(),
+        };
+        assert_eq!(in_words(&filter), "type bank.v1.Account, names that begin with rent");
+        assert_eq!(in_words(&ScheduleFilter::default()), "all");
     }
 }

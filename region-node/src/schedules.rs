@@ -86,7 +86,7 @@ pub async fn cancel(
     handle: &RegionHandle,
     request: CancelSchedulesRequest,
 ) -> Result<CancelSchedulesResponse, GridError> {
-    let CancelSchedulesRequest { region, schedules, actor, reason } = request;
+    let CancelSchedulesRequest { region: _, schedules } = request;
     let mut cancelled = 0;
     for address in schedules {
         let agent: AgentRef = address.agent.parse().map_err(|error| {
@@ -94,7 +94,6 @@ pub async fn cancel(
         })?;
         cancelled += u32::from(cancel_one(handle, &agent, &address.name).await?);
     }
-    tracing::info!(region, cancelled, actor, reason, "schedules are cancelled");
     Ok(CancelSchedulesResponse { cancelled })
 }
 

@@ -2,7 +2,7 @@
 
 use super::Core;
 use afdg_catalog_machine::{AdminAction, Command, RecordAction, Reply};
-use afdg_proto::pb::internal::{RecordActionRequest, record_action_request::Action};
+use afdg_proto::pb::internal::{CancelSchedulesAction, RecordActionRequest, record_action_request::Action};
 use afdg_types::{GridError, Reason};
 
 impl Core {
@@ -17,6 +17,9 @@ impl Core {
                 first: letters.first,
                 filter: letters.filter,
             },
+            Some(Action::CancelSchedules(CancelSchedulesAction { count, first, filter })) => {
+                AdminAction::CancelSchedules { count, first, filter }
+            }
             None => {
                 let text = "the action to be recorded is missing, or this catalog is too old to know it";
                 return Err(GridError::new(Reason::InvalidRequest, text).with("field", "action"));

@@ -98,10 +98,10 @@ struct CancelArgs {
     /// Only show which it would be
     #[arg(long)]
     dry_run: bool,
-    /// Why, for the log
+    /// Why, for the audit log; needed unless it is a dry run
     #[arg(long, required_unless_present = "dry_run", default_value = "", hide_default_value = true)]
     reason: String,
-    /// Who, for the log [default: the user's name]
+    /// Who, for the audit log [default: the user's name]
     #[arg(long, env = environment::ACTOR)]
     actor: Option<String>,
     #[command(flatten)]
@@ -227,10 +227,10 @@ async fn cancel(args: CancelArgs, output: &mut Output) -> anyhow::Result<u8> {
         (filter.agent, filter.name_prefix) = (agent.clone(), name.clone());
     }
     if !args.dry_run && args.reason.trim().is_empty() {
-        return usage("--reason is empty; say in a few words why, for the log".to_owned());
+        return usage("--reason is empty; say in a few words why, for the audit log".to_owned());
     }
     let client = Client::connect(&args.endpoint).await?;
-    let mut found = fetch(&client, filter, usize::MAX).await?;
+    let mut found = fetch(&client, filter.clone(), usize::MAX).await?;
     if let (Some(agent), Some(name)) = (&args.of, &args.name) {
         found.retain(|schedule| schedule.name == *name);
         if found.is_empty() {
@@ -243,16 +243,15 @@ async fn cancel(args: CancelArgs, output: &mut Output) -> anyhow::Result<u8> {
         tell(format_args!("{} would be cancelled", grouped(found.len() as u64)));
         return Ok(process::EXIT_OK);
     }
-    let Some(actor) = args.actor.or_else(|| std::env::var(environment::USER).ok()) else {
-        return usage(format!("who acts? Give --actor or set {}, for the log", environment::ACTOR));
-    };
+    let actor = super::actor(args.actor)?;
     let mut cancelled = 0;
     for part in found.chunks(CANCELLED_AT_ONCE) {
         let name =
             |schedule: &Schedule| ScheduleName { agent: schedule.agent.clone(), name: schedule.name.clone() };
         let schedules = part.iter().map(name).collect();
         let (actor, reason) = (actor.clone(), args.reason.clone());
-        let request = CancelSchedulesRequest { schedules, actor, reason };
+        let filter = args.of.is_none().then(|| filter.clone());
+        let request = CancelSchedulesRequest { schedules, actor, reason, filter };
         let done = client.schedules().cancel_schedules(request).await;
         let done = done.map_err(|status| CallFailure::of_status(&status));
         cancelled += u64::from(super::outcome(done, &client, "to cancel schedules")?.cancelled);

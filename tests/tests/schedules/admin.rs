@@ -36,8 +36,10 @@ async fn a_cancelled_schedule_rings_no_more_and_pages_go_on_from_region_to_regio
         schedules: vec![name.clone()],
         actor: "a test".to_owned(),
         reason: reason.to_owned(),
+        filter: None,
     };
-    assert!(schedules.cancel_schedules(cancel("")).await.unwrap_err().message().contains("reason is empty"));
+    let refused = schedules.cancel_schedules(cancel("")).await.unwrap_err();
+    assert!(refused.message().contains("reason"), "{refused}");
     assert_eq!(schedules.cancel_schedules(cancel("enough")).await?.into_inner().cancelled, 1);
     let rung = alarms.rings("ring").await?.len();
     alarms.set("other", every(200)).await?;

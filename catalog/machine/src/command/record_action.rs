@@ -25,6 +25,8 @@ pub enum AdminAction {
     /// Carried out by the leaders of the regions that they stand in. `first` is one's name, `filter` says in words
     /// by what they were chosen, and is empty if by name.
     SettleDeadLetters { retry: bool, count: u32, first: String, filter: String },
+    /// Carried out by the leaders of their agents' regions. `first` names one, `filter` is as above.
+    CancelSchedules { count: u32, first: String, filter: String },
 }
 
 impl fmt::Display for AdminAction {
@@ -37,6 +39,12 @@ impl fmt::Display for AdminAction {
                 let verb = if *retry { "retry" } else { "drop" };
                 let (letters, others) = if *count == 1 { ("letter", "") } else { ("letters", " and others") };
                 write!(f, "{verb} {count} dead {letters}: {first}{others}")?;
+                if filter.is_empty() { Ok(()) } else { write!(f, " ({filter})") }
+            }
+            AdminAction::CancelSchedules { count, first, filter } => {
+                let (schedules, others) =
+                    if *count == 1 { ("schedule", "") } else { ("schedules", " and others") };
+                write!(f, "cancel {count} {schedules}: {first}{others}")?;
                 if filter.is_empty() { Ok(()) } else { write!(f, " ({filter})") }
             }
         }
@@ -54,7 +62,8 @@ impl RecordAction {
                     return Err(Refusal::NotAReplica { node: *to, region: *region });
                 }
             }
-            AdminAction::SettleDeadLetters { first, filter, .. } => {
+            AdminAction::SettleDeadLetters { first, filter, .. }
+            | AdminAction::CancelSchedules { first, filter, .. } => {
                 check_text("names", first, ACTION_PART_BYTES_MAX)?;
                 check_length("filter", filter, ACTION_PART_BYTES_MAX)?;
             }
@@ -110,6 +119,19 @@ mod tests {
                 at_ms: 1_700_000_000_000,
             }),
             "010503616e6e037768790101ac0208313740742e542f61087479706520742e5480d095ffbc31",
+        );
+        assert_frozen(
+            Command::RecordAction(RecordAction {
+                actor: "ann".to_owned(),
+                reason: "why".to_owned(),
+                action: AdminAction::CancelSchedules {
+                    count: 300,
+                    first: "rent of t.T/a".to_owned(),
+                    filter: "type t.T".to_owned(),
+                },
+                at_ms: 1_700_000_000_000,
+            }),
+            "010503616e6e0377687902ac020d72656e74206f6620742e542f61087479706520742e5480d095ffbc31",
         );
     }
 }
