@@ -149,11 +149,34 @@ impl Context {
         self.call_all_limited(TURN_CALLS_PARALLEL_MAX, calls).await
     }
 
+    /// [`Context::call_all`], cut short once `within` has passed since the turn's time: a call that still waits
+    /// for its turn then is refused with `CALL_CANCELLED`, has had no effect and never will; what it in turn
+    /// waits for is cut in the same way. The turn waits for the word of each, so that one that is run again
+    /// hears the same; a call whose handler runs by then is waited for to its end.
+    pub async fn call_all_within<R: Message + Default>(
+        &mut self,
+        within: Duration,
+        calls: Vec<Call<R>>,
+    ) -> Vec<Result<R, CallError>> {
+        let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+        let until_ms = self.now_ms.saturating_add(within_ms);
+        self.call_side_by_side(TURN_CALLS_PARALLEL_MAX, Some(until_ms), calls).await
+    }
+
     /// [`Context::call_all`] with at most `parallel_max` calls under way at the same time: for calls that
     /// are costly where they go. Below 1 counts as 1, above [`TURN_CALLS_PARALLEL_MAX`] as that.
     pub async fn call_all_limited<R: Message + Default>(
         &mut self,
         parallel_max: usize,
+        calls: Vec<Call<R>>,
+    ) -> Vec<Result<R, CallError>> {
+        self.call_side_by_side(parallel_max, None, calls).await
+    }
+
+    async fn call_side_by_side<R: Message + Default>(
+        &mut self,
+        parallel_max: usize,
+        until_ms: Option<u64>,
         calls: Vec<Call<R>>,
     ) -> Vec<Result<R, CallError>> {
         let Some(first) = self.number_messages(calls.len()) else {
@@ -164,8 +187,11 @@ impl Context {
         let answers = (first..).zip(calls).map(|(ordinal, call)| {
             let view = view.clone();
             async move {
-                let target = call.target()?;
-                let answer = view.call(ordinal, target.agent, &target.method, target.request).await?;
+                let Target { agent, method, request } = call.target()?;
+                let answer = match until_ms {
+                    None => view.call(ordinal, agent, &method, request).await?,
+                    Some(until_ms) => view.call_until(ordinal, agent, &method, request, until_ms).await?,
+                };
                 Call::response(answer)
             }
         });

@@ -125,6 +125,20 @@ pub trait TurnView: Send + Sync + 'static {
         method: &str,
         request: Bytes,
     ) -> Result<Bytes, CallError>;
+
+    /// [`TurnView::call`], which is cut short at `until_ms`, milliseconds since the Unix epoch: if it still
+    /// waits for its turn then, its answer is `CALL_CANCELLED`. A view without time of its own waits as long as
+    /// it takes.
+    async fn call_until(
+        &self,
+        ordinal: u32,
+        agent: AgentRef,
+        method: &str,
+        request: Bytes,
+        _until_ms: u64,
+    ) -> Result<Bytes, CallError> {
+        self.call(ordinal, agent, method, request).await
+    }
 }
 
 /// What a turn leaves behind.

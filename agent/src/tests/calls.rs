@@ -13,9 +13,12 @@ use afdg_types::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use prost::Message;
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 /// Answers each call with its request, later calls sooner; agents called `down` fail.
@@ -24,6 +27,7 @@ struct Echo {
     started: Mutex<Vec<(u32, String)>>,
     in_flight: AtomicUsize,
     most: AtomicUsize,
+    untils: Mutex<Vec<u64>>,
 }
 
 #[async_trait]
@@ -64,6 +68,18 @@ impl TurnView for Echo {
             _ => Ok(request),
         }
     }
+
+    async fn call_until(
+        &self,
+        ordinal: u32,
+        agent: AgentRef,
+        method: &str,
+        request: Bytes,
+        until_ms: u64,
+    ) -> Result<Bytes, afdg_types::CallError> {
+        self.untils.lock().unwrap().push(until_ms);
+        self.call(ordinal, agent, method, request).await
+    }
 }
 
 fn call(key: &str) -> Call<String> {
@@ -103,6 +119,21 @@ async fn a_limit_on_calls_side_by_side_holds_and_changes_no_result() {
         let ordinals: Vec<u32> = view.started.lock().unwrap().iter().map(|(ordinal, _)| *ordinal).collect();
         assert_eq!(ordinals, (0..600).collect::<Vec<_>>());
     }
+}
+
+#[tokio::test]
+async fn a_time_for_all_calls_is_the_turns_time_and_so_long() {
+    let (view, mut context) = begin();
+    context.call(call("before")).await.unwrap();
+    let until_ms = context.now_ms() + 1_500;
+    let results = context.call_all_within(Duration::from_millis(1_500), vec![call("a"), call("down")]).await;
+    assert_eq!(results[0], Ok("a".to_owned()));
+    assert_eq!(results[1].as_ref().unwrap_err().reason(), "CALL_CYCLE");
+    let longest = context.call_all_within(Duration::MAX, vec![call("b")]).await;
+    assert_eq!(longest, [Ok("b".to_owned())]);
+    assert_eq!(*view.untils.lock().unwrap(), [until_ms, until_ms, u64::MAX], "the call alone had none");
+    let ordinals: Vec<u32> = view.started.lock().unwrap().iter().map(|(ordinal, _)| *ordinal).collect();
+    assert_eq!(ordinals, [0, 1, 2, 3]);
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use afdg_types::{
 use bytes::Bytes;
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -22,6 +23,8 @@ use tokio::{sync::OnceCell, time::Instant};
 const SEARCH_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long a cancel looks for its callee's region.
 const CANCEL_TIME_MAX: Duration = Duration::from_secs(2);
+/// Pause before a call that is still waited for is cut short again.
+const CUT_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
 /// How one turn calls others.
 #[derive(Clone)]
@@ -127,13 +130,15 @@ impl Calls {
         self.inner.waiting().values().map(|call| call.since).min()
     }
 
-    /// Calls `agent` and waits for an answer that stays the same when asked again.
+    /// Calls `agent` and waits for an answer that stays the same when asked again. From `until_ms` on, if
+    /// given, the call is cut short where it still waits for its turn.
     pub async fn call(
         &self,
         ordinal: u32,
         agent: AgentRef,
         method: &str,
         request: Bytes,
+        until_ms: Option<u64>,
     ) -> Result<Bytes, CallError> {
         let inner = &self.inner;
         if let Some(error) = refuse(&inner.chain, &agent) {
@@ -144,11 +149,11 @@ impl Calls {
         if let Some(record) = &inner.record {
             inner.asked.store(true, Ordering::Relaxed);
             if planted(Bug::CallBeforeRecord) {
-                return self.send(ordinal, agent, method, request).await;
+                return self.send(ordinal, agent, method, request, until_ms).await;
             }
             inner.recorded.get_or_init(|| record.recorded()).await;
         }
-        self.send(ordinal, agent, method, request).await
+        self.send(ordinal, agent, method, request, until_ms).await
     }
 
     async fn send(
@@ -157,6 +162,7 @@ impl Calls {
         agent: AgentRef,
         method: &str,
         request: Bytes,
+        until_ms: Option<u64>,
     ) -> Result<Bytes, CallError> {
         let inner = &self.inner;
         let numbered = if planted(Bug::CallIdFromTime) { ordinal ^ milliseconds() } else { ordinal };
@@ -167,6 +173,7 @@ impl Calls {
         {
             return Err(error.into());
         }
+        let cuts = inner.cut_from(until_ms, agent.clone(), id);
         let message = OutgoingMessage {
             agent,
             method: method.to_owned(),
@@ -176,11 +183,26 @@ impl Calls {
             chain: inner.chain.clone(),
             purpose: Purpose::Call,
         };
-        inner.router.call(message).await.map_err(|error| inner.explain(ordinal, error))
+        tokio::select! {
+            result = inner.router.call(message) => result.map_err(|error| inner.explain(ordinal, error)),
+            never = cuts => match never {},
+        }
     }
 }
 
 impl Inner {
+    /// Cuts the call short again and again from `until_ms` on, until it is answered: a cancel may come before its
+    /// call does, or get lost. Never ends.
+    async fn cut_from(&self, until_ms: Option<u64>, callee: AgentRef, id: MessageId) -> Infallible {
+        let Some(until_ms) = until_ms else { return std::future::pending().await };
+        let left_ms = until_ms.saturating_sub(self.router.now_ms());
+        tokio::time::sleep(Duration::from_millis(left_ms)).await;
+        loop {
+            cancel_call(&self.router, callee.clone(), id).await;
+            tokio::time::sleep(CUT_AGAIN_AFTER).await;
+        }
+    }
+
     /// Says of a call whose id was used before which of the turn's it is: whoever wrote the handler can't know
     /// the id.
     fn explain(&self, ordinal: u32, error: CallError) -> CallError {
@@ -316,7 +338,7 @@ mod tests {
         let caller = Caller { agent, message_id: id, parent: id, chain: chain.clone(), runs_again: false };
         let calls = Calls::new(caller, router(), None);
         for agent in ["t.T/0", "t.T/1", "t.T/own"] {
-            let error = calls.call(0, agent.parse().unwrap(), "Do", Bytes::new()).await.unwrap_err();
+            let error = calls.call(0, agent.parse().unwrap(), "Do", Bytes::new(), None).await.unwrap_err();
             let CallError::Grid(error) = error else { panic!("an agent answered: {error}") };
             assert_eq!(error.reason, Reason::CallCycle, "{agent}");
         }

@@ -251,7 +251,18 @@ impl TurnView for View {
         method: &str,
         request: Bytes,
     ) -> Result<Bytes, CallError> {
-        self.calls.call(ordinal, agent, method, request).await
+        self.calls.call(ordinal, agent, method, request, None).await
+    }
+
+    async fn call_until(
+        &self,
+        ordinal: u32,
+        agent: AgentRef,
+        method: &str,
+        request: Bytes,
+        until_ms: u64,
+    ) -> Result<Bytes, CallError> {
+        self.calls.call(ordinal, agent, method, request, Some(until_ms)).await
     }
 }
 

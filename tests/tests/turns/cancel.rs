@@ -35,6 +35,8 @@ const LONG: Duration = Duration::from_secs(300);
 const CUT_WITHIN: Duration = Duration::from_secs(10);
 /// Asks a handler to make good what it has done before its call was cut.
 const COMPENSATE: i64 = 1;
+/// Asks a handler to call all that are named, side by side, with half a second for them.
+const ALL_WITHIN: i64 = 2;
 
 /// What the handlers of all nodes share with their test.
 #[derive(Default)]
@@ -77,6 +79,14 @@ impl FanoutAgent for Chained {
                 let _ = door.subscribe().wait_for(|open| *open).await;
             }
             return Ok(AddManyResponse { sum: 1 });
+        }
+        if delta == ALL_WITHIN {
+            let calls = counters.iter().map(|next| FanoutCalls::add_many(next, AddManyRequest::default()));
+            let answers = ctx.call_all_within(Duration::from_millis(500), calls.collect()).await;
+            let told =
+                answers.iter().map(|answer| answer.as_ref().map_or_else(|error| error.reason(), |_| "done"));
+            board.note(format!("{key} hears {}", told.collect::<Vec<_>>().join(", ")));
+            return Ok(AddManyResponse { sum: answers.iter().flatten().map(|answer| answer.sum).sum() });
         }
         let add = |what: String| CounterCalls::add(&what, AddRequest { delta: 1, ..Default::default() });
         ctx.call(add(format!("done-{key}"))).await?;
@@ -325,6 +335,21 @@ async fn what_a_handler_does_about_a_cut_is_not_cut() -> Result<()> {
     stage.heard("a has made good").await?;
     assert_eq!((stage.count("done-a").await?, stage.count("undone-a").await?), (1, 1));
     stage.ran_once("d").await?;
+    stage.grid.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_for_calls_side_by_side_returns_what_is_done_and_cuts_the_rest() -> Result<()> {
+    let stage = Stage::with_busy(&["d"]).await?;
+    let call = stage.call(&["a", "x", "d", "y"], ALL_WITHIN, Some("within"));
+    assert_eq!(call.await??, 2);
+    assert_eq!(stage.log(), ["a hears done, CALL_CANCELLED, done"]);
+    stage.ran_once("d").await?;
+    // What was cut stays so.
+    let again = stage.call(&["a", "x", "d", "y"], ALL_WITHIN, Some("within"));
+    assert_eq!(again.await??, 2);
+    assert_eq!((stage.begun("x"), stage.begun("d"), stage.begun("y")), (1, 2, 1));
     stage.grid.stop().await;
     Ok(())
 }
