@@ -130,7 +130,9 @@ impl Stage {
         let (grid, folder) = grid(|options| options.agents = host).await?;
         let client = Client::connect(&grid.endpoint()).await?;
         let stage = Self { grid, client, board, _folder: folder };
+        // A turn that has called nobody is lost with its leader: the lead must not move to where it belongs.
         for key in busy {
+            until_settled(&stage.grid, &stage.home(key).await?).await?;
             stage.call(&[key], 0, None);
             stage.heard(&format!("{key} begins")).await?;
         }
