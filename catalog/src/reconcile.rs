@@ -235,7 +235,7 @@ mod tests {
                     Command::SetNodeState(set) => format!("{} {} -> {}", set.node, set.from, set.to),
                     Command::PlaceRegions(_) => "place".to_owned(),
                     Command::RegionReady(ready) => format!("ready {}", ready.region),
-                    Command::RecordAction(_) => "record".to_owned(),
+                    Command::SetTypeLimits(_) | Command::RecordAction(_) => "record".to_owned(),
                 };
                 assert!(matches!(self.log.apply(command), Outcome::Done(_)), "{text} was refused");
                 done.push(text);

@@ -24,6 +24,7 @@ fn of_refusal(refusal: &Refusal) -> GridError {
         | Refusal::UnknownData { .. }
         | Refusal::NodeReplaced { .. } => Reason::WrongCluster,
         Refusal::UnknownNode { .. } | Refusal::UnknownRegion { .. } => Reason::NotFound,
+        Refusal::UnknownType { .. } => Reason::UnknownType,
         Refusal::AlreadyFormed { .. }
         | Refusal::AlreadyPlaced
         | Refusal::NodeStateChanged { .. }

@@ -30,7 +30,7 @@ impl Published {
         let types = if same_types {
             Arc::clone(&self.types)
         } else {
-            Arc::new(state.types.values().map(|agent_type| describe(agent_type)).collect())
+            Arc::new(state.types.values().map(|agent_type| describe(agent_type, state)).collect())
         };
         Published { table: table(state, hints), types, types_epoch: state.types_epoch }
     }
@@ -92,7 +92,7 @@ fn table(state: &CatalogState, hints: &Hints) -> RoutingTable {
     }
 }
 
-fn describe(agent_type: &AgentType) -> TypeDescriptor {
+fn describe(agent_type: &AgentType, state: &CatalogState) -> TypeDescriptor {
     let methods = agent_type.methods.iter().map(|method| TypeMethod {
         name: method.name.clone(),
         read_only: method.read_only,
@@ -100,10 +100,12 @@ fn describe(agent_type: &AgentType) -> TypeDescriptor {
         request: method.request.clone(),
         response: method.response.clone(),
     });
+    let limits = state.limits.get(&agent_type.name).into_iter().flatten();
     TypeDescriptor {
         name: agent_type.name.clone(),
         descriptors: agent_type.descriptors.clone(),
         methods: methods.collect(),
+        limits: limits.map(|(limit, value)| (limit.name().to_owned(), *value)).collect(),
     }
 }
 

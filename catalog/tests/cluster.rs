@@ -134,6 +134,7 @@ fn registration(name: &str) -> Registration {
         name: "bank.v1.Account".to_owned(),
         descriptors: Bytes::from_static(b"descriptors"),
         methods: [("GetBalance".to_owned(), method)].into(),
+        limits: Default::default(),
     };
     Registration {
         name: name.to_owned(),

@@ -1,6 +1,6 @@
 //! Arguments that several commands share.
 
-use crate::environment;
+use crate::{environment, failure::usage};
 use clap::{Args, ValueEnum};
 use std::time::Duration;
 
@@ -19,6 +19,30 @@ pub struct OutputArgs {
     /// How results are printed
     #[arg(short, long, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
     pub output: Format,
+}
+
+/// Who acts, and why: for the audit log.
+#[derive(Args, Clone, Debug)]
+pub struct ActorArgs {
+    /// Why, for the audit log
+    #[arg(long)]
+    reason: String,
+    /// Who, for the audit log [default: the user's name]
+    #[arg(long, env = environment::ACTOR)]
+    actor: Option<String>,
+}
+
+impl ActorArgs {
+    /// The actor and the reason.
+    pub fn checked(self) -> anyhow::Result<(String, String)> {
+        if self.reason.trim().is_empty() {
+            return usage("--reason is empty; say in a few words why, for the audit log");
+        }
+        match self.actor.or_else(|| std::env::var(environment::USER).ok()) {
+            Some(actor) => Ok((actor, self.reason)),
+            None => usage(format!("who acts? Give --actor or set {}, for the audit log", environment::ACTOR)),
+        }
+    }
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,10 +3,12 @@
 use crate::{config::ADMIN_TIME_DEFAULT, headers};
 use afdg_catalog_client::{CatalogClient, TypeInfo};
 use afdg_proto::{
+    limits::type_limits,
     pb::admin::{
         AgentType, GetStatusRequest, GetStatusResponse, ListAuditRequest, ListAuditResponse,
         ListNodesRequest, ListNodesResponse, ListRegionsRequest, ListRegionsResponse, ListTypesRequest,
-        ListTypesResponse, Method, TransferLeaderRequest, TransferLeaderResponse, cluster_server::Cluster,
+        ListTypesResponse, Method, SetTypeLimitsRequest, SetTypeLimitsResponse, TransferLeaderRequest,
+        TransferLeaderResponse, cluster_server::Cluster,
     },
     status::of_grid_error,
 };
@@ -66,6 +68,7 @@ fn describe(known: &TypeInfo) -> AgentType {
         methods: methods.collect(),
         version: String::new(),
         descriptors: known.descriptors.clone(),
+        limits: type_limits(&known.limits),
     }
 }
 
@@ -88,4 +91,5 @@ pass_on! {
     list_types(ListTypesRequest) -> ListTypesResponse = types;
     list_audit(ListAuditRequest) -> ListAuditResponse = catalog.audit;
     transfer_leader(TransferLeaderRequest) -> TransferLeaderResponse = catalog.transfer_leader;
+    set_type_limits(SetTypeLimitsRequest) -> SetTypeLimitsResponse = catalog.set_type_limits;
 }

@@ -210,6 +210,7 @@ pub(crate) mod tests {
             name: "bank.v1.Account".to_owned(),
             descriptors: account_set().into(),
             methods: BTreeMap::new(),
+            limits: Default::default(),
         };
         let types = [("bank.v1.Account".to_owned(), Arc::new(info))].into();
         Descriptors::new(&[afdg_proto::PUBLIC_DESCRIPTORS], &types)

@@ -99,6 +99,7 @@ fn table(node: &str) -> RoutingTable {
         types: vec![TypeDescriptor {
             name: "bank.v1.Account".to_owned(),
             descriptors: afdg_proto::PUBLIC_DESCRIPTORS.into(),
+            limits: Default::default(),
             methods: vec![method("Deposit", 1), method("Ping", 0)],
         }],
         types_included: true,

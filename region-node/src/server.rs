@@ -21,7 +21,7 @@ use afdg_region_client::RegionClients;
 use afdg_replication::{HostConfig, Identity, IdentityError, ReplicaHost, StartError};
 use afdg_router::Router;
 use afdg_runtime::{FolderLock, Listener, OnEnd, Tasks, World};
-use afdg_types::{GridError, NodeId, RegionId, Term, limits::FRAME_BYTES_MAX};
+use afdg_types::{GridError, NodeId, RegionId, Term, TypeLimits, limits::FRAME_BYTES_MAX};
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tonic::{
@@ -282,6 +282,7 @@ fn type_info(description: &TypeDescription) -> TypeInfo {
         name: description.name.clone(),
         descriptors: description.descriptors.clone(),
         methods: methods.collect(),
+        limits: TypeLimits::default(),
     }
 }
 

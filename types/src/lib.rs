@@ -14,6 +14,7 @@ mod purpose;
 mod rows;
 mod schedule;
 mod slot;
+mod type_limits;
 
 pub use agent_ref::{AgentRef, AgentRefError};
 pub use call_error::{AgentError, CallError, Code, GridError, Reason, Retry};
@@ -23,3 +24,4 @@ pub use purpose::{Cancel, Probe, ProbeStage, Purpose, Sending, Wait};
 pub use rows::{Rows, RowsError, RowsMut, prefix_end};
 pub use schedule::{Missed, Timing, When};
 pub use slot::{SLOTS, Slot, SlotRange, tag};
+pub use type_limits::{LimitFacts, LimitOutOfRange, TypeLimit, TypeLimits, UnknownLimit};

@@ -39,6 +39,9 @@ reads! {
     audit = list_audit(ListAuditRequest) -> ListAuditResponse;
 }
 
+/// The catalog writes one entry.
+const WRITE_LIMIT: Duration = Duration::from_secs(5);
+
 impl CatalogClient {
     /// Moves the lead of a region. Each request that the catalog takes is recorded, so one with an
     /// unknown outcome is not repeated here: the caller can look who leads.
@@ -50,6 +53,20 @@ impl CatalogClient {
         self.ask_leader(within, TRANSFER_LIMIT, Repeat::Unapplied, |channel| {
             let request = request.clone();
             async move { stub(channel).transfer_leader(request).await }
+        })
+        .await
+    }
+
+    /// Sets limits of an agent type. Recorded like every action, so one with an unknown outcome is not
+    /// repeated here: setting the same again by hand is safe.
+    pub async fn set_type_limits(
+        &self,
+        request: admin::SetTypeLimitsRequest,
+        within: Duration,
+    ) -> Result<admin::SetTypeLimitsResponse, GridError> {
+        self.ask_leader(within, WRITE_LIMIT, Repeat::Unapplied, |channel| {
+            let request = request.clone();
+            async move { stub(channel).set_type_limits(request).await }
         })
         .await
     }

@@ -219,7 +219,7 @@ mod tests {
             epoch,
             nodes: vec![node(1), node(2)],
             regions: vec![region(1, 0, 8191, 1, 4), region(2, 8192, 16_383, 0, 0)],
-            types: vec![TypeDescriptor { name: "a.B".to_owned(), descriptors, methods: Vec::new() }],
+            types: vec![TypeDescriptor { name: "a.B".to_owned(), descriptors, ..Default::default() }],
             types_included: true,
             ready: true,
         }

@@ -1,6 +1,7 @@
 //! Agent types as nodes describe them and routers use them.
 
 use afdg_proto::pb::internal;
+use afdg_types::TypeLimits;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -12,6 +13,7 @@ pub struct TypeInfo {
     /// Serialized `google.protobuf.FileDescriptorSet` with the service and all that it imports.
     pub descriptors: Bytes,
     pub methods: BTreeMap<String, MethodInfo>,
+    pub limits: TypeLimits,
 }
 
 /// One method of an agent type.
@@ -35,7 +37,8 @@ impl From<TypeInfo> for internal::TypeDescriptor {
             request: method.request,
             response: method.response,
         });
-        Self { name: info.name, descriptors: info.descriptors, methods: methods.collect() }
+        let limits = Default::default();
+        Self { name: info.name, descriptors: info.descriptors, methods: methods.collect(), limits }
     }
 }
 
@@ -50,6 +53,9 @@ impl From<internal::TypeDescriptor> for TypeInfo {
             };
             (method.name, info)
         });
-        Self { name: wire.name, descriptors: wire.descriptors, methods: methods.collect() }
+        // A limit of a newer catalog that this server does not know can't be kept by it.
+        let known = wire.limits.into_iter().filter_map(|(name, value)| Some((name.parse().ok()?, value)));
+        let limits = TypeLimits::of(&known.collect());
+        Self { name: wire.name, descriptors: wire.descriptors, methods: methods.collect(), limits }
     }
 }

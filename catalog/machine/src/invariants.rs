@@ -32,7 +32,8 @@ impl CatalogState {
     pub fn validate_after(&self, before: &CatalogState) -> Result<(), InvariantBroken> {
         self.validate()?;
         let (old, new) = (before.epoch, self.epoch);
-        let same = self.nodes == before.nodes && self.regions == before.regions && self.types == before.types;
+        let same_types = self.types == before.types && self.limits == before.limits;
+        let same = self.nodes == before.nodes && self.regions == before.regions && same_types;
         hold!(if same { new == old } else { new > old }, "epoch {old} -> {new}, same table: {same}");
         let types_epoch = (before.types_epoch, self.types_epoch);
         hold!(types_epoch.0 <= types_epoch.1, "types epoch {types_epoch:?}");
@@ -96,6 +97,11 @@ impl CatalogState {
         let count = self.types.len();
         hold!(count <= TYPES_MAX && bytes <= TYPES_BYTES_MAX, "{count} types of {bytes} bytes");
         hold!(self.types.iter().all(|(name, t)| *name == t.name), "a type stands under another name");
+        for (name, limits) in &self.limits {
+            hold!(self.types.contains_key(name), "limits of the unknown type '{name}'");
+            let right = limits.iter().all(|(limit, value)| limit.check(*value).is_ok());
+            hold!(right && !limits.is_empty(), "limits of '{name}': {limits:?}");
+        }
         let indexes: Vec<u64> = self.audit.iter().map(|record| record.index).collect();
         hold!(indexes.len() <= AUDIT_RECORDS_MAX, "{} audit records", indexes.len());
         hold!(indexes.is_sorted_by(|a, b| a < b), "audit records out of order: {indexes:?}");

@@ -22,6 +22,7 @@ mod state;
 
 pub use command::{
     AdminAction, Command, FormCluster, PlaceRegions, RecordAction, RegionReady, RegisterNode, SetNodeState,
+    SetTypeLimits,
 };
 pub use invariants::InvariantBroken;
 pub use machine::CatalogMachine;

@@ -58,8 +58,9 @@ impl CatalogState {
             Command::PlaceRegions(command) => command.apply(&mut next),
             Command::RegionReady(command) => command.apply(&mut next),
             Command::RecordAction(command) => command.apply(&mut next, index),
+            Command::SetTypeLimits(command) => command.apply(&mut next, index),
         }?;
-        let new_types = next.types != self.types;
+        let new_types = next.types != self.types || next.limits != self.limits;
         if new_types || next.nodes != self.nodes || next.regions != self.regions {
             next.epoch = Epoch(self.epoch.0 + 1);
         }

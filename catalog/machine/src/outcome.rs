@@ -41,6 +41,8 @@ pub enum Refusal {
     UnknownNode { node: NodeId },
     #[error("the catalog knows no region {region}")]
     UnknownRegion { region: RegionId },
+    #[error("the catalog knows no agent type '{name}'; a region node that has it has to register first")]
+    UnknownType { name: String },
     #[error("node {node} is {state}, not {expected}")]
     NodeStateChanged { node: NodeId, state: NodeState, expected: NodeState },
     #[error("node {node} was replaced by node {by}, which registered under the same name with another disk")]

@@ -2,22 +2,24 @@
 //!
 //! | key | value |
 //! | --- | --- |
-//! | `state` | everything but types and audit records |
+//! | `state` | everything but types, their limits and audit records |
 //! | `type/` and the type's name | one agent type |
+//! | `limits/` and the type's name | the type's name and the limits that were set for it |
 //! | `audit/` and the record's index, 8 bytes, big end first | one audit record |
 //!
 //! Every value is postcard behind one byte of format version. Types and audit records have rows of their
 //! own because they are large and rarely change, while the state's row is written with every change.
 
 use crate::{AgentType, AuditRecord, CatalogState};
-use afdg_types::{Rows, RowsError, RowsMut, prefix_end};
+use afdg_types::{Rows, RowsError, RowsMut, TypeLimit, prefix_end};
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 const VERSION: u8 = 1;
 const STATE: &[u8] = b"state";
 const TYPE: &[u8] = b"type/";
+const LIMITS: &[u8] = b"limits/";
 const AUDIT: &[u8] = b"audit/";
 const SCAN_ROWS_MAX: usize = 256;
 
@@ -30,6 +32,14 @@ pub(crate) fn store(old: &CatalogState, new: &CatalogState, rows: &mut dyn RowsM
     }
     for name in old.types.keys().filter(|name| !new.types.contains_key(*name)) {
         rows.delete(type_key(name));
+    }
+    for (name, limits) in &new.limits {
+        if old.limits.get(name) != Some(limits) {
+            rows.put(limits_key(name), encode(&(name, limits))?);
+        }
+    }
+    for name in old.limits.keys().filter(|name| !new.limits.contains_key(*name)) {
+        rows.delete(limits_key(name));
     }
     let last = old.audit.back().map(|record| record.index);
     for record in new.audit.iter().filter(|record| Some(record.index) > last) {
@@ -49,6 +59,9 @@ pub(crate) fn load(rows: &dyn Rows) -> Result<CatalogState, RowsError> {
     let mut state: CatalogState = decode(STATE, &row)?;
     scan(rows, TYPE, |agent_type: AgentType| {
         state.types.insert(agent_type.name.clone(), Arc::new(agent_type));
+    })?;
+    scan(rows, LIMITS, |(name, limits): (String, BTreeMap<TypeLimit, u64>)| {
+        state.limits.insert(name, limits);
     })?;
     scan(rows, AUDIT, |record: AuditRecord| state.audit.push_back(record))?;
     state.validate().map_err(|broken| RowsError(broken.to_string()))?;
@@ -79,6 +92,10 @@ fn scan<T: DeserializeOwned>(
 
 fn type_key(name: &str) -> Bytes {
     [TYPE, name.as_bytes()].concat().into()
+}
+
+fn limits_key(name: &str) -> Bytes {
+    [LIMITS, name.as_bytes()].concat().into()
 }
 
 fn audit_key(index: u64) -> Bytes {

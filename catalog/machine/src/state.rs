@@ -1,7 +1,7 @@
 //! What the catalog's servers agree on.
 
 use crate::{Refusal, limits::AUDIT_RECORDS_MAX};
-use afdg_types::{ClusterId, Epoch, NodeId, RegionId, Slot, SlotRange};
+use afdg_types::{ClusterId, Epoch, NodeId, RegionId, Slot, SlotRange, TypeLimit};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -27,6 +27,9 @@ pub struct CatalogState {
     pub regions: BTreeMap<RegionId, Region>,
     #[serde(skip)]
     pub types: BTreeMap<String, Arc<AgentType>>,
+    /// By type, the bounds that an administrator has set; none of a type that has its defaults.
+    #[serde(skip)]
+    pub limits: BTreeMap<String, BTreeMap<TypeLimit, u64>>,
     /// Oldest first.
     #[serde(skip)]
     pub audit: VecDeque<AuditRecord>,

@@ -7,9 +7,9 @@
 
 use afdg_catalog_machine::{
     AdminAction, AgentType, CatalogMachine, Command, FormCluster, Method, NodeState, Outcome, PlaceRegions,
-    RecordAction, RegionReady, RegisterNode, SetNodeState, limits,
+    RecordAction, RegionReady, RegisterNode, SetNodeState, SetTypeLimits, limits,
 };
-use afdg_types::{ClusterId, NodeId, RegionId, Slot};
+use afdg_types::{ClusterId, NodeId, RegionId, Slot, TypeLimit};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -354,6 +354,46 @@ fn admin_actions_are_recorded_with_who_and_why() {
         (record.index, record.at_ms, record.actor.as_str(), record.reason.as_str(), record.action.as_str()),
         (10, 6, "ann", "why", "transfer the lead of region 1 to node 1")
     );
+}
+
+fn set_limits(agent_type: &str, limits: &[(TypeLimit, Option<u64>)]) -> Command {
+    Command::SetTypeLimits(SetTypeLimits {
+        actor: "ann".to_owned(),
+        reason: "why".to_owned(),
+        agent_type: agent_type.to_owned(),
+        limits: limits.iter().copied().collect(),
+        at_ms: 7,
+    })
+}
+
+#[test]
+fn limits_of_a_type_are_set_and_given_back_with_who_and_why() {
+    use TypeLimit::{MailboxMessages, TurnMs};
+    let mut s = Script::formed(1, 1);
+    let unknown =
+        "REFUSED the catalog knows no agent type 'a.B'; a region node that has it has to register first";
+    assert_eq!(s.run(set_limits("a.B", &[(TurnMs, Some(5))])), unknown);
+    s.run(Command::RegisterNode(RegisterNode { types: vec![agent_type("a.B", b"d")], ..node("a", "ia") }));
+    let wrong = "REFUSED limits can't be so: turn_ms_max can be 1 to 60000, not 0";
+    assert_eq!(s.run(set_limits("a.B", &[(MailboxMessages, Some(5)), (TurnMs, Some(0))])), wrong);
+    assert_eq!(s.run(set_limits("a.B", &[])), "REFUSED limits are missing");
+    let before = (s.epoch(), s.machine.state().types_epoch);
+    let two = [(MailboxMessages, Some(5)), (TurnMs, Some(6))];
+    assert_eq!(s.run(set_limits("a.B", &two)), "recorded at 6");
+    assert!((s.epoch(), s.machine.state().types_epoch) > before, "watchers hear of it");
+    assert_eq!(s.machine.state().limits["a.B"], [(MailboxMessages, 5), (TurnMs, 6)].into());
+    let record = s.machine.state().audit.back().unwrap().action.clone();
+    assert_eq!(record, "set limits of a.B: mailbox_messages_max = 5, turn_ms_max = 6");
+    assert_eq!(s.run(set_limits("a.B", &[(TurnMs, None)])), "recorded at 7");
+    assert_eq!(s.machine.state().limits["a.B"], [(MailboxMessages, 5)].into());
+    // A node that registers again changes nothing of it.
+    s.run(Command::RegisterNode(RegisterNode { types: vec![agent_type("a.B", b"e")], ..node("a", "ia") }));
+    assert_eq!(s.machine.state().limits["a.B"], [(MailboxMessages, 5)].into());
+    let row = s.rows.iter().find(|(key, _)| key.starts_with(b"limits/")).unwrap();
+    assert_eq!((row.0.escape_ascii().to_string(), hex(row.1)), ("limits/a.B".to_owned(), "0103612e42010005".to_owned()));
+    assert_eq!(s.run(set_limits("a.B", &[(MailboxMessages, None)])), "recorded at 9");
+    assert!(s.machine.state().limits.is_empty());
+    assert!(!s.rows.keys().any(|key| key.starts_with(b"limits/")));
 }
 
 #[test]

@@ -4,16 +4,18 @@
 
 use super::Core;
 use crate::soft::{Report, View};
-use afdg_catalog_machine::{AgentType, CatalogState, NodeState};
+use afdg_catalog_machine::{AgentType, CatalogState, Command, NodeState, SetTypeLimits};
 use afdg_proto::{
+    limits::type_limits,
     pb::admin::{
         self, GetStatusRequest, GetStatusResponse, ListAuditRequest, ListAuditResponse, ListNodesRequest,
         ListNodesResponse, ListRegionsRequest, ListRegionsResponse, ListTypesRequest, ListTypesResponse,
-        TransferLeaderRequest, TransferLeaderResponse, cluster_server::Cluster,
+        SetTypeLimitsRequest, SetTypeLimitsResponse, TransferLeaderRequest, TransferLeaderResponse,
+        cluster_server::Cluster,
     },
     status::of_grid_error,
 };
-use afdg_types::{GridError, NodeId, RegionId};
+use afdg_types::{GridError, NodeId, Reason, RegionId, TypeLimit, TypeLimits};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
@@ -129,7 +131,7 @@ fn regions(known: &Known) -> Vec<admin::Region> {
     regions.collect()
 }
 
-fn describe(agent_type: &AgentType) -> admin::AgentType {
+fn describe(agent_type: &AgentType, state: &CatalogState) -> admin::AgentType {
     let methods = agent_type.methods.iter().map(|method| admin::Method {
         name: method.name.clone(),
         read_only: method.read_only,
@@ -141,6 +143,41 @@ fn describe(agent_type: &AgentType) -> admin::AgentType {
         methods: methods.collect(),
         version: agent_type.version.clone(),
         descriptors: agent_type.descriptors.clone(),
+        limits: type_limits(&limits_of(&agent_type.name, state)),
+    }
+}
+
+fn limits_of(name: &str, state: &CatalogState) -> TypeLimits {
+    state.limits.get(name).map(TypeLimits::of).unwrap_or_default()
+}
+
+impl Core {
+    async fn set_type_limits(
+        &self,
+        request: SetTypeLimitsRequest,
+    ) -> Result<SetTypeLimitsResponse, GridError> {
+        let SetTypeLimitsRequest { r#type: agent_type, set, reset, actor, reason } = request;
+        let limit = |name: &str| {
+            name.parse::<TypeLimit>().map_err(|error| {
+                GridError::new(Reason::InvalidRequest, error.to_string()).with("field", "set")
+            })
+        };
+        let mut limits = BTreeMap::new();
+        for (name, value) in set {
+            limits.insert(limit(&name)?, Some(value));
+        }
+        for name in reset {
+            if limits.insert(limit(&name)?, None).is_some() {
+                let text = format!("the limit {name} is to be set and to be reset, or reset twice");
+                return Err(GridError::new(Reason::InvalidRequest, text).with("field", "reset"));
+            }
+        }
+        self.confirm_lead().await?;
+        let at_ms = self.world.clock.now_ms();
+        let name = agent_type.clone();
+        let command = Command::SetTypeLimits(SetTypeLimits { actor, reason, agent_type, limits, at_ms });
+        self.propose(&command).await?;
+        Ok(SetTypeLimitsResponse { limits: type_limits(&limits_of(&name, &self.state())) })
     }
 }
 
@@ -175,7 +212,7 @@ impl Cluster for ClusterService {
         _request: Request<ListTypesRequest>,
     ) -> Result<Response<ListTypesResponse>, Status> {
         let known = self.known().await?;
-        let types = known.state.types.values().map(|agent_type| describe(agent_type));
+        let types = known.state.types.values().map(|agent_type| describe(agent_type, &known.state));
         Ok(Response::new(ListTypesResponse { types: types.collect() }))
     }
 
@@ -205,5 +242,13 @@ impl Cluster for ClusterService {
     ) -> Result<Response<TransferLeaderResponse>, Status> {
         let result: Result<(), GridError> = self.core.transfer_leader(request.into_inner()).await;
         result.map(|()| Response::new(TransferLeaderResponse {})).map_err(|error| of_grid_error(&error))
+    }
+
+    async fn set_type_limits(
+        &self,
+        request: Request<SetTypeLimitsRequest>,
+    ) -> Result<Response<SetTypeLimitsResponse>, Status> {
+        let result = self.core.set_type_limits(request.into_inner()).await;
+        result.map(Response::new).map_err(|error| of_grid_error(&error))
     }
 }

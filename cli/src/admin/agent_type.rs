@@ -1,12 +1,14 @@
 //! `afdg type`: the agent types that the grid knows.
 
+use super::{grouped, outcome};
 use crate::{
-    arguments::{EndpointArgs, Format, OutputArgs},
+    arguments::{ActorArgs, EndpointArgs, Format, OutputArgs},
     call::{fetch_types, methods_shown},
-    client::Client,
+    client::{CallFailure, Client},
+    failure::usage,
     output::{Output, Table},
 };
-use afdg_proto::pb::admin::AgentType;
+use afdg_proto::pb::admin::{AgentType, SetTypeLimitsRequest, TypeLimit};
 use afdg_runtime::process;
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -26,7 +28,7 @@ enum TypeCommand {
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// One agent type, with its methods and their fields
+    /// One agent type, with its limits, its methods and their fields
     #[command(after_help = "Example:\n  afdg type describe bank.v1.Account")]
     Describe {
         /// The type's name, such as bank.v1.Account
@@ -37,6 +39,44 @@ enum TypeCommand {
         #[command(flatten)]
         output: OutputArgs,
     },
+    /// Sets limits of an agent type, for all nodes, while the grid runs
+    #[command(
+        after_help = "Examples:\n  afdg type limit bank.v1.Account turns_per_second_max=500 --reason 'a flood of deposits'\n  \
+                      afdg type limit bank.v1.Account turns_per_second_max=default --reason 'the flood is over'\n\n\
+                      'afdg type describe' shows all limits, what they mean and what they can be."
+    )]
+    Limit(LimitArgs),
+}
+
+#[derive(Args, Debug)]
+struct LimitArgs {
+    /// The type's name, such as bank.v1.Account
+    #[arg(value_name = "TYPE")]
+    name: String,
+    /// A limit and its new value, or 'default'
+    #[arg(value_name = "LIMIT=VALUE", required = true, value_parser = setting)]
+    settings: Vec<(String, Option<u64>)>,
+    #[command(flatten)]
+    actor: ActorArgs,
+    #[command(flatten)]
+    endpoint: EndpointArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+fn setting(text: &str) -> Result<(String, Option<u64>), String> {
+    let Some((name, value)) = text.split_once('=') else {
+        return Err("write it as limit=value, such as turn_ms_max=500, or limit=default".to_owned());
+    };
+    let limit: afdg_types::TypeLimit =
+        name.parse().map_err(|error: afdg_types::UnknownLimit| error.to_string())?;
+    if value == "default" {
+        return Ok((name.to_owned(), None));
+    }
+    let number = value.replace(',', "").parse::<u64>();
+    let number = number.map_err(|_| format!("'{value}' is no whole number, nor 'default'"))?;
+    limit.check(number).map_err(|error| error.to_string())?;
+    Ok((name.to_owned(), Some(number)))
 }
 
 pub async fn run(args: TypeArgs, output: &mut Output) -> anyhow::Result<u8> {
@@ -56,8 +96,49 @@ pub async fn run(args: TypeArgs, output: &mut Output) -> anyhow::Result<u8> {
                 Format::Table => describe(found, output)?,
             }
         }
+        TypeCommand::Limit(args) => limit(args, output).await?,
     }
     Ok(process::EXIT_OK)
+}
+
+async fn limit(args: LimitArgs, output: &mut Output) -> anyhow::Result<()> {
+    let (actor, reason) = args.actor.checked()?;
+    let mut request = SetTypeLimitsRequest { r#type: args.name.clone(), actor, reason, ..Default::default() };
+    for (name, value) in args.settings {
+        let twice = request.set.contains_key(&name) || request.reset.contains(&name);
+        if twice {
+            return usage(format!("{name} is given twice"));
+        }
+        match value {
+            Some(value) => drop(request.set.insert(name, value)),
+            None => request.reset.push(name),
+        }
+    }
+    let client = Client::connect(&args.endpoint).await?;
+    let done = client.cluster().set_type_limits(request).await;
+    let done = done.map_err(|status| CallFailure::of_status(&status));
+    let limits = outcome(done, &client, format_args!("limits of {}", args.name))?.limits;
+    match args.output.output {
+        Format::Json => output.json(&limits.iter().map(limit_json).collect::<Vec<_>>())?,
+        Format::Table => output.table(&limits_table(&limits))?,
+    }
+    Ok(())
+}
+
+/// Those that were set are marked.
+fn limits_table(limits: &[TypeLimit]) -> Table {
+    let mut table = Table::new(&["LIMIT", "#VALUE", "#DEFAULT", "MEANING"]);
+    for limit in limits {
+        let mark = if limit.set { "* " } else { "" };
+        let value = format!("{mark}{}", grouped(limit.value));
+        table.row([limit.name.clone(), value, grouped(limit.default), limit.meaning.clone()]);
+    }
+    table
+}
+
+fn limit_json(limit: &TypeLimit) -> serde_json::Value {
+    json!({"name": limit.name, "value": limit.value, "default": limit.default, "min": limit.min, "max": limit.max,
+           "set": limit.set, "meaning": limit.meaning})
 }
 
 fn table(types: &[AgentType]) -> Table {
@@ -73,6 +154,8 @@ fn describe(agent_type: &AgentType, output: &mut Output) -> anyhow::Result<()> {
     let mut facts = Table::facts();
     facts.fact("type", &agent_type.name).fact("version", &agent_type.version);
     output.table(&facts)?;
+    output.line(format_args!("\nlimits (* set with 'afdg type limit')"))?;
+    output.table(&limits_table(&agent_type.limits))?;
     for method in methods_shown(agent_type)? {
         let read_only = if method.read_only { "   read-only" } else { "" };
         let mut facts = Table::facts();
@@ -97,5 +180,6 @@ fn as_json(agent_type: &AgentType) -> serde_json::Value {
                    "response": method.response})
         })
         .collect();
-    json!({"name": agent_type.name, "version": agent_type.version, "methods": methods})
+    let limits: Vec<_> = agent_type.limits.iter().map(limit_json).collect();
+    json!({"name": agent_type.name, "version": agent_type.version, "methods": methods, "limits": limits})
 }

@@ -2,9 +2,8 @@
 
 use super::{answer, grouped, ids, node, outcome};
 use crate::{
-    arguments::{EndpointArgs, Format, OutputArgs},
+    arguments::{ActorArgs, EndpointArgs, Format, OutputArgs},
     client::{CallFailure, Client},
-    environment,
     failure::usage,
     output::{Output, Table},
 };
@@ -51,12 +50,8 @@ struct TransferArgs {
     region: u64,
     /// The name or id of the region node that shall lead; it has to hold a replica
     node: String,
-    /// Why, for the audit log
-    #[arg(long)]
-    reason: String,
-    /// Who, for the audit log [default: the user's name]
-    #[arg(long, env = environment::ACTOR)]
-    actor: Option<String>,
+    #[command(flatten)]
+    actor: ActorArgs,
     #[command(flatten)]
     endpoint: EndpointArgs,
 }
@@ -95,17 +90,14 @@ pub async fn fetch(client: &Client) -> anyhow::Result<Vec<Region>> {
 }
 
 async fn transfer(args: TransferArgs, output: &mut Output) -> anyhow::Result<()> {
-    if args.reason.trim().is_empty() {
-        return usage("--reason is empty; say in a few words why, for the audit log");
-    }
-    let actor = super::actor(args.actor)?;
+    let (actor, reason) = args.actor.checked()?;
     let client = Client::connect(&args.endpoint).await?;
     let nodes = node::fetch(&client).await?;
     let Some(to) = nodes.iter().find(|known| known.name == args.node || known.id.to_string() == args.node)
     else {
         return usage(format!("no region node '{}' is known; see 'afdg node list'", args.node));
     };
-    let request = TransferLeaderRequest { region: args.region, to_node: to.id, actor, reason: args.reason };
+    let request = TransferLeaderRequest { region: args.region, to_node: to.id, actor, reason };
     let done = client.cluster().transfer_leader(request).await;
     let done = done.map_err(|status| CallFailure::of_status(&status));
     outcome(done, &client, format_args!("the lead of region {} to node {}", args.region, to.name))?;

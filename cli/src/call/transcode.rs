@@ -294,6 +294,7 @@ mod tests {
             methods: vec![method("Deposit", false), method("Get", true)],
             version: String::new(),
             descriptors: files.into(),
+            limits: Vec::new(),
         }])
         .unwrap()
     }

@@ -6,6 +6,7 @@ mod record_action;
 mod region_ready;
 mod register_node;
 mod set_node_state;
+mod set_type_limits;
 
 pub use form_cluster::FormCluster;
 pub use place_regions::PlaceRegions;
@@ -13,6 +14,7 @@ pub use record_action::{AdminAction, RecordAction};
 pub use region_ready::RegionReady;
 pub use register_node::RegisterNode;
 pub use set_node_state::SetNodeState;
+pub use set_type_limits::SetTypeLimits;
 
 use crate::Refusal;
 use bytes::Bytes;
@@ -31,6 +33,7 @@ pub enum Command {
     PlaceRegions(PlaceRegions),
     RegionReady(RegionReady),
     RecordAction(RecordAction),
+    SetTypeLimits(SetTypeLimits),
 }
 
 impl Command {

@@ -54,8 +54,7 @@ impl fmt::Display for AdminAction {
 impl RecordAction {
     pub(crate) fn apply(self, state: &mut CatalogState, index: u64) -> Result<Reply, Refusal> {
         state.formed()?;
-        check_text("actor", &self.actor, ACTOR_BYTES_MAX)?;
-        check_text("reason", &self.reason, REASON_BYTES_MAX)?;
+        check_who_and_why(&self.actor, &self.reason)?;
         match &self.action {
             AdminAction::TransferLeader { region, to } => {
                 if !state.region(*region)?.replicas.contains(to) {
@@ -72,6 +71,12 @@ impl RecordAction {
         state.audit(AuditRecord { index, at_ms: self.at_ms, actor, reason, action });
         Ok(Reply::Recorded { index })
     }
+}
+
+/// Every admin action says who asks for it and why.
+pub(super) fn check_who_and_why(actor: &str, reason: &str) -> Result<(), Refusal> {
+    check_text("actor", actor, ACTOR_BYTES_MAX)?;
+    check_text("reason", reason, REASON_BYTES_MAX)
 }
 
 fn check_text(field: &'static str, text: &str, max: usize) -> Result<(), Refusal> {
