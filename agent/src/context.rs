@@ -13,7 +13,7 @@ use afdg_types::{
     AgentError, AgentRef, GridError, MessageId, Reason,
     limits::{
         MESSAGE_BYTES_MAX, SCHEDULE_REQUEST_BYTES_MAX, SEND_DELAY_MS_MAX, TURN_CALLS_MAX,
-        TURN_CALLS_PARALLEL_MAX, TURN_EFFECT_BYTES_MAX, TURN_SCHEDULE_CHANGES_MAX,
+        TURN_CALLS_PARALLEL_MAX, TURN_SCHEDULE_CHANGES_MAX,
     },
 };
 use bytes::Bytes;
@@ -74,7 +74,7 @@ impl Context {
             schedules: Vec::new(),
             send_bytes: 0,
             failure: None,
-            store: Store::new(view),
+            store: Store::new(view, turn.bounds),
         }
     }
 
@@ -192,10 +192,17 @@ impl Context {
                     None => view.call(ordinal, agent, &method, request).await?,
                     Some(until_ms) => view.call_until(ordinal, agent, &method, request, until_ms).await?,
                 };
-                Call::response(answer)
+                let bytes = answer.len();
+                Ok((Call::response(answer)?, bytes))
             }
         });
-        stream::iter(answers).buffered(parallel_max.clamp(1, TURN_CALLS_PARALLEL_MAX)).collect().await
+        let answers: Vec<Result<(R, usize), CallError>> =
+            stream::iter(answers).buffered(parallel_max.clamp(1, TURN_CALLS_PARALLEL_MAX)).collect().await;
+        let given = answers.iter().flatten().map(|(_, bytes)| bytes).sum();
+        if let Err(failure) = self.store.give(given) {
+            self.fail(failure);
+        }
+        answers.into_iter().map(|answer| answer.map(|(response, _)| response)).collect()
     }
 
     /// Sends a message to another agent, or to this one, and waits for nothing: it leaves once this turn is
@@ -234,8 +241,9 @@ impl Context {
 
     fn count_bytes(&mut self, bytes: usize) -> Result<(), CallError> {
         self.send_bytes += bytes;
-        if self.send_bytes > TURN_EFFECT_BYTES_MAX {
-            let text = format!("the turn sends more than {TURN_EFFECT_BYTES_MAX} bytes of messages");
+        let max = self.store.bounds().effect_bytes_max;
+        if self.send_bytes > max {
+            let text = format!("the turn sends more than {max} bytes of messages");
             return Err(CallError::Agent(self.fail(TurnFailure::TooLarge(text))));
         }
         Ok(())

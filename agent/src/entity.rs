@@ -39,7 +39,8 @@ impl<'a> Entity<'a> {
     pub async fn get<T: DeserializeOwned>(&mut self, index: u64) -> Result<Option<T>, AgentError> {
         let entity = self.key()?;
         let item = list::get(&self.context.store, entity, index).await;
-        self.checked(item)?.map(|item| self.decode(index, &item)).transpose()
+        let item = self.checked(item)?;
+        item.map(|item| self.decode(index, &item)).transpose()
     }
 
     /// The items of those numbers; what is past the end is left out. All of them are held in memory:
@@ -138,7 +139,9 @@ impl<'a> Entity<'a> {
         Ok((entity, bytes.into()))
     }
 
-    fn decode<T: DeserializeOwned>(&self, index: u64, item: &[u8]) -> Result<T, AgentError> {
+    fn decode<T: DeserializeOwned>(&mut self, index: u64, item: &[u8]) -> Result<T, AgentError> {
+        let given = self.context.store.give(item.len());
+        self.checked(given)?;
         rmp_serde::from_slice(item).map_err(|error| {
             let message = format!(
                 "item {index} of entity '{}' is no {}: {error}",

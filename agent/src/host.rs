@@ -5,7 +5,10 @@
 //! languages fits the same trait.
 
 use crate::row::Row;
-use afdg_types::{AgentError, AgentRef, CallError, GridError, MessageId, Missed, Reason, When, limits};
+use afdg_types::{
+    AgentError, AgentRef, CallError, GridError, MessageId, Missed, Reason, TypeLimit, TypeLimits, When,
+    limits,
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -97,6 +100,26 @@ pub struct Turn {
     pub seed: u64,
     /// Declared so in the `.proto`: the turn must write nothing.
     pub read_only: bool,
+    pub bounds: TurnBounds,
+}
+
+/// What a host keeps a turn to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TurnBounds {
+    /// Bytes that the turn is given and writes: its request, rows that it reads, answers to its calls.
+    pub memory_bytes_max: usize,
+    /// Bytes of the rows that it writes, and those of the messages that it sends.
+    pub effect_bytes_max: usize,
+}
+
+impl Default for TurnBounds {
+    fn default() -> Self {
+        let limits = TypeLimits::default();
+        Self {
+            memory_bytes_max: limits.size(TypeLimit::TurnMemoryBytes),
+            effect_bytes_max: limits.size(TypeLimit::TurnEffectBytes),
+        }
+    }
 }
 
 /// What a turn sees of the grid. Row keys are relative to the agent.

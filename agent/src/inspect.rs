@@ -6,7 +6,7 @@
 pub use crate::json::{JSON_DEPTH_MAX, item_to_json};
 
 use crate::{
-    host::{TurnFailure, TurnView},
+    host::{TurnBounds, TurnFailure, TurnView},
     list,
     row::{EntityKey, EntityKeyError},
     store::Store,
@@ -56,7 +56,7 @@ pub async fn entities(
 ) -> Result<Vec<EntitySummary>, InspectError> {
     let after = after.map(EntityKey::new).transpose()?;
     let limit = limit.min(INSPECT_ITEMS_MAX) as usize;
-    let found = Store::new(view).entities(prefix, after, limit).await?;
+    let found = Store::new(view, TurnBounds::default()).entities(prefix, after, limit).await?;
     Ok(found.into_iter().map(|(key, head)| EntitySummary { key, length: head.length }).collect())
 }
 
@@ -69,7 +69,7 @@ pub async fn items(
     limit: u32,
 ) -> Result<EntityItems, InspectError> {
     let entity = EntityKey::new(entity)?;
-    let store = Store::new(view);
+    let store = Store::new(view, TurnBounds::default());
     let head = store.head(entity).await?;
     let limit = u64::from(limit.min(INSPECT_ITEMS_MAX));
     let end = head.length.min(first.saturating_add(limit));

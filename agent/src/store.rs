@@ -4,10 +4,10 @@
 //! again leaves the same bytes.
 
 use crate::{
-    host::{RowWrite, TurnFailure, TurnView},
+    host::{RowWrite, TurnBounds, TurnFailure, TurnView},
     row::{EntityKey, Head, ROWS_END, Row, RowKey, entity_end, head_key, page_key},
 };
-use afdg_types::limits::TURN_EFFECT_BYTES_MAX;
+use afdg_types::TypeLimit;
 use bytes::Bytes;
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
@@ -20,11 +20,31 @@ pub(crate) struct Store {
     written: BTreeMap<Bytes, Option<Arc<Row>>>,
     dropped: Vec<Bytes>,
     effect_bytes: usize,
+    /// Items and answers that the handler was given. Nothing is taken off when it lets go of them.
+    given_bytes: usize,
+    bounds: TurnBounds,
 }
 
 impl Store {
-    pub(crate) fn new(view: Arc<dyn TurnView>) -> Self {
-        Self { view, written: BTreeMap::new(), dropped: Vec::new(), effect_bytes: 0 }
+    pub(crate) fn new(view: Arc<dyn TurnView>, bounds: TurnBounds) -> Self {
+        Self { view, written: BTreeMap::new(), dropped: Vec::new(), effect_bytes: 0, given_bytes: 0, bounds }
+    }
+
+    /// Counts what the turn is given; fails it past its bound.
+    pub(crate) fn give(&mut self, bytes: usize) -> Result<(), TurnFailure> {
+        self.given_bytes = self.given_bytes.saturating_add(bytes);
+        let max = self.bounds.memory_bytes_max;
+        if self.given_bytes.saturating_add(self.effect_bytes) <= max {
+            return Ok(());
+        }
+        Err(TurnFailure::TooLarge(format!(
+            "the turn was given more than {max} bytes of items and answers ({}); spread the work over several messages",
+            TypeLimit::TurnMemoryBytes
+        )))
+    }
+
+    pub(crate) fn bounds(&self) -> TurnBounds {
+        self.bounds
     }
 
     pub(crate) fn view(&self) -> &Arc<dyn TurnView> {
@@ -186,12 +206,13 @@ impl Store {
         self.check_effect_bytes()
     }
 
-    fn check_effect_bytes(&self) -> Result<(), TurnFailure> {
-        if self.effect_bytes <= TURN_EFFECT_BYTES_MAX {
-            return Ok(());
+    fn check_effect_bytes(&mut self) -> Result<(), TurnFailure> {
+        let max = self.bounds.effect_bytes_max;
+        if self.effect_bytes <= max {
+            return self.give(0);
         }
         Err(TurnFailure::TooLarge(format!(
-            "the turn writes more than {TURN_EFFECT_BYTES_MAX} bytes of rows; \
+            "the turn writes more than {max} bytes of rows; \
              spread the work over several messages"
         )))
     }

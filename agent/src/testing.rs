@@ -17,7 +17,7 @@ use self::schedules::Schedules;
 use crate::{
     call::{Call, Target},
     error::CallError,
-    host::{AgentHost, RowWrite, Turn, TurnFailure, TurnSend, TurnView, TypeDescription},
+    host::{AgentHost, RowWrite, Turn, TurnBounds, TurnFailure, TurnSend, TurnView, TypeDescription},
     inspect,
     native::{AgentType, NativeHost},
     row::Row,
@@ -214,6 +214,7 @@ impl TestGrid {
             now_ms,
             seed,
             read_only,
+            bounds: TurnBounds::default(),
         };
         let caller = Caller { grid: self.clone(), message_id, chain, one_call: Default::default() };
         let view = Arc::new(TestView { rows, caller: Some(caller) });

@@ -7,7 +7,7 @@ mod limits;
 
 use crate::{
     Context,
-    host::{RowWrite, Turn, TurnView},
+    host::{RowWrite, Turn, TurnBounds, TurnView},
     testing::{AgentRows, apply, view_of},
 };
 use afdg_types::{AgentRef, MessageId};
@@ -50,5 +50,6 @@ fn turn(method: &str, read_only: bool) -> Turn {
         now_ms: 1_700_000_000_123,
         seed: 42,
         read_only,
+        bounds: TurnBounds::default(),
     }
 }

@@ -38,10 +38,15 @@ impl ActorArgs {
         if self.reason.trim().is_empty() {
             return usage("--reason is empty; say in a few words why, for the audit log");
         }
-        match self.actor.or_else(|| std::env::var(environment::USER).ok()) {
-            Some(actor) => Ok((actor, self.reason)),
-            None => usage(format!("who acts? Give --actor or set {}, for the audit log", environment::ACTOR)),
-        }
+        Ok((actor(self.actor)?, self.reason))
+    }
+}
+
+/// Who acts, for the audit log.
+pub fn actor(given: Option<String>) -> anyhow::Result<String> {
+    match given.or_else(|| std::env::var(environment::USER).ok()) {
+        Some(actor) => Ok(actor),
+        None => usage(format!("who acts? Give --actor or set {}, for the audit log", environment::ACTOR)),
     }
 }
 

@@ -164,6 +164,7 @@ async fn start(
         send_retry: Arc::new(types.iter().map(|known| (known.name.clone(), known.send_retry)).collect()),
         routes,
         cache: Arc::new(RowCache::new(config.cache_bytes)),
+        load: Arc::default(),
         tasks: tasks.clone(),
     };
     let (regions, heard) = (Regions::default(), CatalogHeard::default());

@@ -34,6 +34,8 @@ pub const AGENT_MAILBOX_MESSAGES_MAX: usize = 1_024;
 pub const REGION_IN_FLIGHT_MESSAGES_MAX: usize = 16_384;
 /// Request bytes admitted by one region and not yet answered.
 pub const REGION_IN_FLIGHT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Request bytes admitted by all regions of one node and not yet answered.
+pub const NODE_IN_FLIGHT_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Messages that one extension has in flight.
 pub const ROUTER_IN_FLIGHT_MESSAGES_MAX: usize = 65_536;
 /// Request bytes that one extension has in flight.

@@ -3,7 +3,7 @@
 use super::{Stored, turn};
 use crate::{
     AgentError, Code, Context, ENTITIES_LISTED_MAX, REFUSAL_MESSAGE_BYTES_MAX, REFUSAL_METADATA_BYTES_MAX,
-    host::TurnFailure,
+    host::{Turn, TurnBounds, TurnFailure},
 };
 use afdg_types::limits::{ITEM_BYTES_MAX, MESSAGE_BYTES_MAX, TURN_EFFECT_BYTES_MAX};
 use bytes::Bytes;
@@ -51,6 +51,35 @@ async fn a_turn_writes_at_most_so_many_bytes() {
         text,
         "the turn writes more than 8388608 bytes of rows; spread the work over several messages"
     );
+}
+
+#[tokio::test]
+async fn a_type_keeps_its_turns_to_less() {
+    let bounds = TurnBounds { memory_bytes_max: 10_000, effect_bytes_max: 2_000 };
+    let bounded = |stored: &Stored| Context::new(&Turn { bounds, ..turn("Test", false) }, stored.view());
+    let mut stored = Stored::default();
+    let mut context = bounded(&stored);
+    let mut last = Ok(());
+    while last.is_ok() {
+        last = context.entity("e").push(&"x".repeat(100)).await;
+    }
+    let text = failure_behind(last.unwrap_err(), context);
+    assert_eq!(text, "the turn writes more than 2000 bytes of rows; spread the work over several messages");
+    let mut context = bounded(&stored);
+    for _ in 0..10 {
+        context.entity("e").push(&"x".repeat(100)).await.unwrap();
+    }
+    stored.commit(context);
+    let mut context = bounded(&stored);
+    let mut given = 0;
+    let error = loop {
+        match context.entity("e").range::<String>(0..10).await {
+            Ok(items) => given += items.iter().map(String::len).sum::<usize>(),
+            Err(error) => break error,
+        }
+    };
+    assert!((8_000..=10_000).contains(&given), "{given} bytes were given");
+    assert!(failure_behind(error, context).contains("more than 10000 bytes of items and answers"));
 }
 
 #[tokio::test]

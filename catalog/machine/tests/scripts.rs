@@ -390,7 +390,10 @@ fn limits_of_a_type_are_set_and_given_back_with_who_and_why() {
     s.run(Command::RegisterNode(RegisterNode { types: vec![agent_type("a.B", b"e")], ..node("a", "ia") }));
     assert_eq!(s.machine.state().limits["a.B"], [(MailboxMessages, 5)].into());
     let row = s.rows.iter().find(|(key, _)| key.starts_with(b"limits/")).unwrap();
-    assert_eq!((row.0.escape_ascii().to_string(), hex(row.1)), ("limits/a.B".to_owned(), "0103612e42010005".to_owned()));
+    assert_eq!(
+        (row.0.escape_ascii().to_string(), hex(row.1)),
+        ("limits/a.B".to_owned(), "0103612e42010005".to_owned())
+    );
     assert_eq!(s.run(set_limits("a.B", &[(MailboxMessages, None)])), "recorded at 9");
     assert!(s.machine.state().limits.is_empty());
     assert!(!s.rows.keys().any(|key| key.starts_with(b"limits/")));

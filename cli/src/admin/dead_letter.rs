@@ -296,7 +296,7 @@ async fn settle(args: SettleArgs, action: Action, output: &mut Output) -> anyhow
         return Ok(process::EXIT_OK);
     }
     let (mut settled, because) = (0, args.because.clone().unwrap_or_default());
-    let actor = super::actor(args.actor.clone())?;
+    let actor = crate::arguments::actor(args.actor.clone())?;
     for part in letters.chunks(SETTLED_AT_ONCE) {
         let names = part.iter().map(|letter| letter.name.clone()).collect();
         let request = SettleDeadLettersRequest {

@@ -11,11 +11,7 @@ pub mod region;
 pub mod schedule;
 pub mod status;
 
-use crate::{
-    client::{CallFailure, Client},
-    environment,
-    failure::usage,
-};
+use crate::client::{CallFailure, Client};
 use anyhow::Context;
 use std::fmt;
 use tonic::{Response, Status};
@@ -36,14 +32,6 @@ fn outcome<T>(
     what: impl fmt::Display,
 ) -> anyhow::Result<T> {
     result.map(Response::into_inner).with_context(|| format!("{what}, asked of {}", client.endpoint()))
-}
-
-/// Who acts, for the audit log.
-fn actor(given: Option<String>) -> anyhow::Result<String> {
-    match given.or_else(|| std::env::var(environment::USER).ok()) {
-        Some(actor) => Ok(actor),
-        None => usage(format!("who acts? Give --actor or set {}, for the audit log", environment::ACTOR)),
-    }
 }
 
 /// `1234567` as `1,234,567`.

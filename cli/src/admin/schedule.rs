@@ -243,7 +243,7 @@ async fn cancel(args: CancelArgs, output: &mut Output) -> anyhow::Result<u8> {
         tell(format_args!("{} would be cancelled", grouped(found.len() as u64)));
         return Ok(process::EXIT_OK);
     }
-    let actor = super::actor(args.actor)?;
+    let actor = crate::arguments::actor(args.actor)?;
     let mut cancelled = 0;
     for part in found.chunks(CANCELLED_AT_ONCE) {
         let name =

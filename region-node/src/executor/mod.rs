@@ -5,7 +5,6 @@ pub mod overlay;
 pub mod view;
 
 use afdg_agent::host::{AgentHost, Turn, TurnFailure, TurnOutput};
-use afdg_types::limits::TURN_MS_MAX;
 use futures::FutureExt;
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use view::View;
@@ -14,8 +13,10 @@ use view::View;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunFailure {
     Turn(TurnFailure),
-    /// The handler ran past [`TURN_MS_MAX`] without having touched others.
-    TimedOut,
+    /// The handler ran past its limit without having touched others.
+    TimedOut {
+        limit_ms: u64,
+    },
 }
 
 /// Runs one turn. `limited` says whether the time limit holds: a turn that has touched others is finished
@@ -24,17 +25,18 @@ pub async fn run(
     host: Arc<dyn AgentHost>,
     turn: Turn,
     view: Arc<View>,
+    limit_ms: u64,
     limited: impl Fn() -> bool,
 ) -> Result<TurnOutput, RunFailure> {
     // The future is dropped after a panic, and what it wrote with it: nothing half done is seen.
     let mut handler = std::pin::pin!(AssertUnwindSafe(host.run(turn, view)).catch_unwind());
     loop {
-        match tokio::time::timeout(Duration::from_millis(TURN_MS_MAX), &mut handler).await {
+        match tokio::time::timeout(Duration::from_millis(limit_ms), &mut handler).await {
             Ok(Ok(result)) => return result.map_err(RunFailure::Turn),
             Ok(Err(panic)) => {
                 return Err(RunFailure::Turn(TurnFailure::Panicked(panic_text(panic.as_ref()))));
             }
-            Err(_) if limited() => return Err(RunFailure::TimedOut),
+            Err(_) if limited() => return Err(RunFailure::TimedOut { limit_ms }),
             Err(_) => {}
         }
     }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::executor::testing::{agent, view};
-use afdg_agent::host::{TurnView, TypeDescription};
-use afdg_types::MessageId;
+use afdg_agent::host::{TurnBounds, TurnView, TypeDescription};
+use afdg_types::{MessageId, limits::TURN_MS_MAX};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::{
@@ -63,13 +63,14 @@ fn turn(method: impl ToString) -> Turn {
         now_ms: 1,
         seed: 1,
         read_only: false,
+        bounds: TurnBounds::default(),
     }
 }
 
 async fn panicked(method: &str) -> String {
     let host = Arc::new(Host::default());
     let ended = Arc::clone(&host.ended);
-    let failure = run(host, turn(method), view(), || true).await.unwrap_err();
+    let failure = run(host, turn(method), view(), TURN_MS_MAX, || true).await.unwrap_err();
     assert!(ended.load(Ordering::Relaxed), "nothing of the turn is left");
     match failure {
         RunFailure::Turn(TurnFailure::Panicked(text)) => text,
@@ -83,12 +84,13 @@ async fn a_panic_ends_its_turn_only() {
     assert_eq!(panicked("formatted").await, "no balance of t.T/alice");
     assert_eq!(panicked("long").await, "ü".repeat(PANIC_TEXT_CHARS_MAX));
     assert_eq!(panicked("number").await, "without a text");
-    assert!(run(Arc::new(Host::default()), turn(0), view(), || true).await.is_ok());
+    assert!(run(Arc::new(Host::default()), turn(0), view(), TURN_MS_MAX, || true).await.is_ok());
 }
 
 #[tokio::test]
 async fn a_failure_of_the_host_is_passed_on() {
-    let failure = run(Arc::new(Host::default()), turn("fail"), view(), || true).await.unwrap_err();
+    let failure =
+        run(Arc::new(Host::default()), turn("fail"), view(), TURN_MS_MAX, || true).await.unwrap_err();
     assert_eq!(failure, RunFailure::Turn(TurnFailure::TooLarge("too large".to_owned())));
 }
 
@@ -97,7 +99,7 @@ async fn run_for(ms: u64, limited: impl Fn() -> bool) -> (Option<RunFailure>, u6
     let host = Arc::new(Host::default());
     let ended = Arc::clone(&host.ended);
     let start = Instant::now();
-    let failure = run(host, turn(ms), view(), limited).await.map(drop).err();
+    let failure = run(host, turn(ms), view(), TURN_MS_MAX, limited).await.map(drop).err();
     (failure, start.elapsed().as_millis() as u64, ended.load(Ordering::Relaxed))
 }
 
@@ -105,7 +107,7 @@ async fn run_for(ms: u64, limited: impl Fn() -> bool) -> (Option<RunFailure>, u6
 async fn a_turn_that_touched_nobody_has_a_time_limit() {
     assert_eq!(run_for(TURN_MS_MAX - 1, || true).await, (None, TURN_MS_MAX - 1, true));
     let (failure, after_ms, ended) = run_for(TURN_MS_MAX + 100, || true).await;
-    assert_eq!(failure, Some(RunFailure::TimedOut));
+    assert_eq!(failure, Some(RunFailure::TimedOut { limit_ms: TURN_MS_MAX }));
     assert!((TURN_MS_MAX..TURN_MS_MAX + 100).contains(&after_ms), "it ended after {after_ms} ms");
     assert!(ended, "the handler does not go on");
 }
@@ -128,6 +130,6 @@ async fn whether_the_limit_holds_is_asked_when_it_is_reached() {
         asked.get() == 2
     };
     let (failure, after_ms, _) = run_for(5 * TURN_MS_MAX, second_time).await;
-    assert_eq!(failure, Some(RunFailure::TimedOut));
+    assert_eq!(failure, Some(RunFailure::TimedOut { limit_ms: TURN_MS_MAX }));
     assert!((2 * TURN_MS_MAX..2 * TURN_MS_MAX + 100).contains(&after_ms), "it ended after {after_ms} ms");
 }

@@ -13,7 +13,9 @@ use afdg_region_machine::{
         replies::{self, Reply, TurnReply},
     },
 };
-use afdg_types::{AgentRef, CallError, GridError, MessageId, MessageIdKind, Purpose, Reason, Slot, limits};
+use afdg_types::{
+    AgentRef, CallError, GridError, MessageId, MessageIdKind, Purpose, Reason, Slot, TypeLimit, limits,
+};
 use bytes::Bytes;
 use tokio::time::Instant;
 
@@ -27,7 +29,7 @@ const KEEP_STEP_S: u64 = 3_600;
 
 impl Owner {
     pub(super) fn admit(&mut self, admission: Admission) {
-        match self.check(&admission) {
+        match self.check(&admission).and_then(|read_only| self.check_rate(&admission).map(|()| read_only)) {
             Ok(read_only) => self.enter(admission, read_only),
             Err(error) if error.reason == Reason::NotLeader => {
                 let hint = self.leader_hint();
@@ -56,14 +58,8 @@ impl Owner {
         if matches!(admission.purpose, Purpose::Cancel(_)) {
             return Ok(true);
         }
-        // Who is called by an agent that waits finds more room than whoever called that agent: the deepest
-        // calls always get in, and with their end make room for the others.
-        let share = 1 + admission.chain.len();
-        let room = leading.messages < share * limits::REGION_IN_FLIGHT_MESSAGES_MAX
-            && leading.message_bytes + admission.request.len() <= share * limits::REGION_IN_FLIGHT_BYTES_MAX;
-        if !room {
-            return Err(overloaded("the region has as many messages in flight as it takes"));
-        }
+        let agent_type = admission.agent.agent_type();
+        leading.load.check_room(agent_type, admission.request.len(), admission.chain.len())?;
         if self.storage_behind && admission.chain.is_empty() {
             return Err(overloaded("the node's checkpoints are behind"));
         }
@@ -90,6 +86,17 @@ impl Owner {
                 }
                 Ok(false)
             }
+        }
+    }
+
+    /// A call of an agent that waits is let in at any rate.
+    fn check_rate(&mut self, admission: &Admission) -> Result<(), GridError> {
+        let has_turn = matches!(admission.purpose, Purpose::Call | Purpose::Send(_));
+        match &mut self.leading {
+            Some(leading) if has_turn && admission.chain.is_empty() => {
+                leading.load.take_rate(admission.agent.agent_type(), Instant::now())
+            }
+            _ => Ok(()),
         }
     }
 
@@ -135,8 +142,7 @@ impl Owner {
             Purpose::Call | Purpose::Send(_) => {}
         }
         if read_only {
-            leading.messages += 1;
-            leading.message_bytes += admission.request.len();
+            leading.load.count_in(admission.agent.agent_type(), admission.request.len());
             leading.reads.push(admission);
             return;
         }
@@ -286,8 +292,8 @@ impl Owner {
         let Some(leading) = self.leading.as_mut() else { return };
         let Admission { agent, method, message_id, request, deadline, chain, caller, reply_to, purpose: _ } =
             admission;
-        if leading.mailbox_is_full(&agent) {
-            return reply_to.refuse(overloaded("as many messages wait for the agent as may"));
+        if let Some(full) = leading.mailbox_full(&agent, request.len()) {
+            return reply_to.refuse(full);
         }
         let mut waiters = Waiters::of(&agent, digest, Acceptance::None);
         waiters.called = true;
@@ -301,8 +307,7 @@ impl Owner {
     /// Puts a message at the end of its agent's queue.
     pub(super) fn enqueue(&mut self, agent: AgentRef, message: Message) {
         let Some(leading) = self.leading.as_mut() else { return };
-        leading.messages += 1;
-        leading.message_bytes += message.bytes;
+        leading.load.count_in(agent.agent_type(), message.bytes);
         leading.agents.entry(agent.clone()).or_default().queue.push_back(message);
         self.run_next(&agent);
     }
@@ -320,8 +325,7 @@ impl Owner {
         let acceptance = if send.is_some() { Acceptance::Stands } else { Acceptance::None };
         leading.waiters.insert(turn.message_id, Waiters::of(&agent, turn.digest, acceptance));
         leading.agents.entry(agent.clone()).or_default();
-        leading.messages += 1;
-        leading.message_bytes += turn.request.len();
+        leading.load.count_in(agent.agent_type(), turn.request.len());
         self.start_recorded(agent, turn, send);
     }
 }
@@ -333,14 +337,14 @@ impl Owner {
         let now_ms = self.here.world.clock.now_ms();
         let Some(leading) = self.leading.as_mut() else { return };
         let message = "the turn was not finished within a day; what it did to other agents stays".to_owned();
-        leading.messages += 1;
+        let message_bytes = turn.request.len();
+        leading.load.count_in(agent.agent_type(), message_bytes);
         leading.agents.entry(agent.clone()).or_default().uncommitted += 1;
         if send.is_some() {
-            leading.message_bytes += turn.request.len();
             let failure = TurnReply::Failed { reason: Reason::OutcomeUnknown, message };
             let next = Next::GiveUp { expires_at_s };
             let op = FailAttempt { agent, message_id: turn.message_id, failure, next, now_ms };
-            leading.pending.push_back(Pending::Fail { op, message_bytes: turn.request.len() });
+            leading.pending.push_back(Pending::Fail { op, message_bytes });
             return;
         }
         let effects = CommitTurn {
@@ -361,16 +365,31 @@ impl Owner {
             sends: Vec::new(),
             schedules: Vec::new(),
             bytes: 0,
-            message_bytes: 0,
+            message_bytes,
         };
         leading.pending.push_back(Pending::Turn(turn));
     }
 }
 
 impl Leading {
-    pub(super) fn mailbox_is_full(&self, agent: &AgentRef) -> bool {
-        let state = self.agents.get(agent);
-        state.is_some_and(|state| state.queue.len() >= limits::AGENT_MAILBOX_MESSAGES_MAX)
+    /// Why no other message may wait for the agent's turn, if that is so.
+    pub(super) fn mailbox_full(&self, agent: &AgentRef, bytes: usize) -> Option<GridError> {
+        let queue = &self.agents.get(agent)?.queue;
+        // As good as always there is no need to look for the limits.
+        if queue.is_empty() {
+            return None;
+        }
+        let limits = self.load.limits_of(agent.agent_type());
+        let limit = if queue.len() >= limits.size(TypeLimit::MailboxMessages) {
+            TypeLimit::MailboxMessages
+        } else if queue.bytes() + bytes > limits.size(TypeLimit::MailboxBytes) {
+            TypeLimit::MailboxBytes
+        } else {
+            return None;
+        };
+        let value = limits.get(limit);
+        let text = format!("as many messages wait for the agent as may ({limit} = {value})");
+        Some(overloaded(&text).with("limit", limit))
     }
 
     /// Whether a message of that id is under way here.

@@ -75,7 +75,7 @@ impl Owner {
         let Some(state) = leading.agents.get_mut(agent) else { return };
         let Some(message) = state.take_waiting(message_id) else { return self.cut_turn(agent, message_id) };
         // It never ran, and a repeat of it may: nothing is recorded.
-        leading.count_out(message.bytes);
+        leading.load.count_out(agent.agent_type(), message.bytes);
         let error = GridError::new(Reason::DeadlineExceeded, "its caller went before the message got a turn");
         leading.answer(message_id, &Err(error.into()));
         self.run_next(agent);

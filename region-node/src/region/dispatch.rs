@@ -115,7 +115,7 @@ impl Owner {
         let Some(leading) = self.leading.as_mut() else { return };
         leading.leave_inbox(effects.message_id, message_bytes);
         leading.answer(effects.message_id, &result_of(effects.reply));
-        leading.count_out(message_bytes);
+        leading.load.count_out(effects.agent.agent_type(), message_bytes);
         if let Some(state) = leading.agents.get_mut(&effects.agent) {
             state.overlay.committed(number);
         }

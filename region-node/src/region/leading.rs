@@ -3,6 +3,8 @@
 
 use super::{
     admission::{Admission, ReplyTo},
+    load::Load,
+    mailbox_queue::MailboxQueue,
     propose::Proposed,
     schedules::Schedules,
 };
@@ -49,7 +51,9 @@ pub struct SendState {
 #[derive(Default)]
 pub struct AgentState {
     /// Messages that wait for their turn.
-    pub queue: VecDeque<Message>,
+    pub queue: MailboxQueue,
+    /// It stands among those that wait for a place among their type's turns.
+    pub waits_for_place: bool,
     pub running: Option<Running>,
     /// By sender: what waits behind a send whose turn failed and that is tried again.
     pub held: BTreeMap<AgentRef, VecDeque<Message>>,
@@ -252,8 +256,7 @@ pub struct Leading {
     /// Entries under way, in order.
     pub proposed: futures::stream::FuturesOrdered<Proposed>,
     /// Admitted and not yet answered.
-    pub messages: usize,
-    pub message_bytes: usize,
+    pub load: Load,
     /// Accepted sends that are held back or wait for their next attempt, by when that is, milliseconds
     /// since the Unix epoch.
     ///
@@ -290,7 +293,7 @@ pub struct Leading {
 }
 
 impl Leading {
-    pub fn new(term: u64, leadership: u64) -> Self {
+    pub fn new(term: u64, leadership: u64, load: Load) -> Self {
         Self {
             term,
             leadership,
@@ -303,8 +306,7 @@ impl Leading {
             next_sequence: Fence::first_of(leadership) + 1,
             pending: VecDeque::new(),
             proposed: futures::stream::FuturesOrdered::new(),
-            messages: 0,
-            message_bytes: 0,
+            load,
             due: BTreeSet::new(),
             due_counted: 0,
             inbox_messages: 0,
@@ -325,11 +327,6 @@ impl Leading {
             forgetting: false,
             collecting: false,
         }
-    }
-
-    pub fn count_out(&mut self, bytes: usize) {
-        self.messages = self.messages.saturating_sub(1);
-        self.message_bytes = self.message_bytes.saturating_sub(bytes);
     }
 
     /// Answers everybody who waits for `id`: whose turn has ended, or that will have none.

@@ -42,8 +42,8 @@ impl Owner {
             turns_calling += usize::from(turn.calls.waiting_since().is_some());
         }
         Some(Measures {
-            messages_in_flight: leading.messages,
-            message_bytes_in_flight: leading.message_bytes,
+            messages_in_flight: leading.load.messages,
+            message_bytes_in_flight: leading.load.bytes,
             turns_running,
             turns_calling,
             inbox_messages: leading.inbox_messages,

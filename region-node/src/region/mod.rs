@@ -5,6 +5,7 @@
 //! | `admission` | what comes in, and where its answer goes |
 //! | `owner` | the task: takes events, decides, never waits for one message |
 //! | `leading` | what the owner keeps while its replica leads |
+//! | `load`, `mailbox_queue` | what is in flight, by agent type and by agent, and what may still come in |
 //! | `admit` | am I the leader, is the slot mine, is the id known, is there room |
 //! | `run` | starts turns, takes in how they ended |
 //! | `propose` | effects of many turns become one entry |
@@ -27,6 +28,8 @@ mod cancel;
 mod dispatch;
 mod lanes;
 mod leading;
+mod load;
+mod mailbox_queue;
 mod measures;
 mod owner;
 mod propose;

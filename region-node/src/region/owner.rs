@@ -6,6 +6,7 @@ use super::{
     by_id::Known,
     lanes::Delivery,
     leading::{Acceptance, LaneKey, Leading, Pending, Waiter},
+    load::{Load, NodeLoad},
     measures::Measures,
     rings,
 };
@@ -66,6 +67,7 @@ pub struct Surroundings {
     pub router: Arc<Router>,
     pub routes: watch::Receiver<Arc<Routes>>,
     pub cache: Arc<RowCache>,
+    pub load: Arc<NodeLoad>,
     pub tasks: Tasks,
 }
 
@@ -79,7 +81,7 @@ pub enum Event {
     SettleLetter { op: SettleDeadLetter, settled: oneshot::Sender<()> },
     CancelSchedule { op: CancelSchedule, cancelled: oneshot::Sender<bool> },
     ReadsChecked { leadership: u64, reads: Vec<Admission>, result: Result<(), WriteError> },
-    ReadEnded { leadership: u64, bytes: usize, retry: Option<Admission> },
+    ReadEnded { leadership: u64, agent: AgentRef, bytes: usize, retry: Option<Admission> },
     Inspect { agent: AgentRef, activity: oneshot::Sender<Activity> },
     Find { id: MessageId, wait: Option<Waiter>, found: oneshot::Sender<Option<Known>> },
     Measure { measures: oneshot::Sender<Measures> },
@@ -375,7 +377,9 @@ impl Owner {
             Event::ReadsChecked { leadership, reads, result } => {
                 self.reads_checked(leadership, reads, result)
             }
-            Event::ReadEnded { leadership, bytes, retry } => self.read_ended(leadership, bytes, retry),
+            Event::ReadEnded { leadership, agent, bytes, retry } => {
+                self.read_ended(leadership, &agent, bytes, retry)
+            }
             // Whoever asks hears nothing if this replica does not lead, and asks the one that does.
             Event::Inspect { agent, activity } => {
                 if let Some(doing) = self.activity_of(&agent) {
@@ -431,7 +435,8 @@ impl Owner {
         self.leaderships += 1;
         let leadership = self.leaderships;
         tracing::debug!(region = %self.region, term, leadership, "this node begins to lead");
-        self.leading = Some(Leading::new(term, leadership));
+        let load = Load::new(Arc::clone(&self.here.load), &self.here.routes.borrow());
+        self.leading = Some(Leading::new(term, leadership, load));
         let (replica, events) = (self.replica.clone(), self.events.clone());
         let threads = Arc::clone(&self.here.world.threads);
         self.here.tasks.spawn("begin-lead", OnEnd::PanicStopsServer, async move {
@@ -503,7 +508,8 @@ impl Owner {
                 }
             }
         }
-        for admission in leading.early.into_iter().chain(leading.reads) {
+        let waiting = leading.load.take_reads();
+        for admission in leading.early.into_iter().chain(leading.reads).chain(waiting) {
             admission.reply_to.refuse_not_leader(GridError::new(Reason::NotLeader, why), hint);
         }
     }
@@ -533,6 +539,9 @@ impl Owner {
         let routes = self.here.routes.borrow_and_update();
         if let Some(region) = routes.regions.get(&self.region) {
             self.slots.clone_from(&region.slots);
+        }
+        if let Some(leading) = self.leading.as_mut() {
+            leading.load.set_limits(&routes);
         }
     }
 

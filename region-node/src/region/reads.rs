@@ -3,8 +3,9 @@
 
 use super::{
     admission::Admission,
+    load::WaitsForPlace,
     owner::{Event, Owner},
-    run::refusal_of,
+    run::{bounds_of, refusal_of},
 };
 use crate::executor::{
     self,
@@ -15,7 +16,7 @@ use crate::executor::{
 use afdg_agent::host::Turn;
 use afdg_replication::WriteError;
 use afdg_types::{
-    AgentRef, CallError, GridError, MessageId, Purpose, Reason,
+    AgentRef, CallError, GridError, MessageId, Purpose, Reason, TypeLimit,
     planted::{Bug, planted},
 };
 use bytes::Bytes;
@@ -56,7 +57,7 @@ impl Owner {
                 if let Some(leading) =
                     self.leading.as_mut().filter(|leading| leading.leadership == leadership)
                 {
-                    leading.count_out(read.request.len());
+                    leading.load.count_out(read.agent.agent_type(), read.request.len());
                 }
                 let error =
                     GridError::new(Reason::NotLeader, "this replica could not make sure that it leads");
@@ -70,7 +71,7 @@ impl Owner {
         leading.reads_checking = false;
         for read in reads {
             if read.purpose == Purpose::Attach {
-                self.read_ended_for(read.request.len());
+                self.count_out_read(&read);
                 self.attach_or_refuse(read);
             } else {
                 self.start_read(leadership, read);
@@ -78,13 +79,22 @@ impl Owner {
         }
     }
 
-    fn start_read(&mut self, leadership: u64, read: Admission) {
+    pub(super) fn start_read(&mut self, leadership: u64, read: Admission) {
         if read.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            self.read_ended_for(read.request.len());
+            self.count_out_read(&read);
             let error =
                 GridError::new(Reason::DeadlineExceeded, "the deadline passed before the read could start");
             return read.reply_to.refuse(error);
         }
+        let Some(leading) = self.leading.as_mut() else { return };
+        let agent_type = read.agent.agent_type();
+        if !leading.load.has_place(agent_type, read.chain.len()) {
+            let agent_type = agent_type.to_owned();
+            return leading.load.wait_for_place(&agent_type, WaitsForPlace::Read(Box::new(read)));
+        }
+        leading.load.turn_starts(agent_type);
+        let limits = leading.load.limits_of(agent_type);
+        let turn_ms_max = limits.get(TypeLimit::TurnMs);
         let rows = self.agent_rows(&read.agent);
         let overlay = self.uncommitted_for_reads(&read.agent);
         let router = Arc::clone(&self.here.router);
@@ -97,37 +107,41 @@ impl Owner {
             now_ms: self.here.world.clock.now_ms(),
             seed: self.here.world.entropy.random_u64(),
             read_only: true,
+            bounds: bounds_of(&limits),
         };
         let (host, world) = (Arc::clone(&self.here.host), self.here.world.clone());
         let events = self.events.clone();
         tokio::spawn(async move {
-            let bytes = read.request.len();
+            let (bytes, agent) = (read.request.len(), read.agent.clone());
             for _ in 0..READ_TRIES {
                 // Another try may call others with other requests: its calls get ids of their own.
                 let parent = MessageId::from_router(turn.now_ms, world.entropy.random_u128());
-                let (agent, chain) = (read.agent.clone(), read.chain.clone());
-                let caller = Caller { agent, message_id: read.message_id, parent, chain, runs_again: false };
+                let (own, chain) = (read.agent.clone(), read.chain.clone());
+                let caller =
+                    Caller { agent: own, message_id: read.message_id, parent, chain, runs_again: false };
                 let calls = Calls::new(caller, Arc::clone(&router), None);
                 let view = Arc::new(match &overlay {
                     None => View::of_read(rows.clone(), calls),
                     Some(overlay) => View::of_turn(rows.clone(), overlay.clone(), calls),
                 });
-                let result = executor::run(Arc::clone(&host), turn.clone(), Arc::clone(&view), || true).await;
+                let run =
+                    executor::run(Arc::clone(&host), turn.clone(), Arc::clone(&view), turn_ms_max, || true);
+                let result = run.await;
                 match view.reads_fit_together() {
                     Ok(true) => {
                         read.reply_to.reply(answer_of(result));
-                        let _ = events.send(Event::ReadEnded { leadership, bytes, retry: None });
+                        let _ = events.send(Event::ReadEnded { leadership, agent, bytes, retry: None });
                         return;
                     }
                     Ok(false) => {}
                     Err(failure) => {
                         read.reply_to.reply(answer_of(Err(executor::RunFailure::Turn(failure))));
-                        let _ = events.send(Event::ReadEnded { leadership, bytes, retry: None });
+                        let _ = events.send(Event::ReadEnded { leadership, agent, bytes, retry: None });
                         return;
                     }
                 }
             }
-            let _ = events.send(Event::ReadEnded { leadership, bytes, retry: Some(read) });
+            let _ = events.send(Event::ReadEnded { leadership, agent, bytes, retry: Some(read) });
         });
     }
 
@@ -137,9 +151,18 @@ impl Owner {
         state.filter(|_| planted(Bug::ReadUncommitted)).map(|state| state.overlay.clone())
     }
 
-    pub(super) fn read_ended(&mut self, leadership: u64, bytes: usize, retry: Option<Admission>) {
-        if self.leading.as_ref().is_some_and(|leading| leading.leadership == leadership) {
-            self.read_ended_for(bytes);
+    pub(super) fn read_ended(
+        &mut self,
+        leadership: u64,
+        agent: &AgentRef,
+        bytes: usize,
+        retry: Option<Admission>,
+    ) {
+        let agent_type = agent.agent_type();
+        if let Some(leading) = self.leading.as_mut().filter(|leading| leading.leadership == leadership) {
+            leading.load.turn_ends(agent_type);
+            leading.load.count_out(agent_type, bytes);
+            self.give_places(agent_type);
         }
         // Among the agent's own turns nothing changes beside it.
         if let Some(read) = retry {
@@ -147,9 +170,10 @@ impl Owner {
         }
     }
 
-    fn read_ended_for(&mut self, bytes: usize) {
+    /// Of a read that does not run.
+    fn count_out_read(&mut self, read: &Admission) {
         if let Some(leading) = self.leading.as_mut() {
-            leading.count_out(bytes);
+            leading.load.count_out(read.agent.agent_type(), read.request.len());
         }
     }
 }

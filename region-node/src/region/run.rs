@@ -5,6 +5,7 @@
 
 use super::{
     leading::{Acceptance, Leading, Message, Pending, PendingTurn, Running, SendState},
+    load::WaitsForPlace,
     owner::{Event, Owner, RecordTurn},
 };
 use crate::executor::{
@@ -13,12 +14,12 @@ use crate::executor::{
     overlay::TurnNumber,
     view::View,
 };
-use afdg_agent::host::{RowWrite, Turn, TurnFailure, TurnOutput, TurnSchedule, TurnSend};
+use afdg_agent::host::{RowWrite, Turn, TurnBounds, TurnFailure, TurnOutput, TurnSchedule, TurnSend};
 use afdg_region_machine::{
     op::{CommitTurn, RowChange, ScheduleChange},
     table::{mailbox::RecordedTurn, outbox::OutgoingSend, replies::TurnReply},
 };
-use afdg_types::{AgentRef, GridError, MessageId, Reason, limits};
+use afdg_types::{AgentRef, GridError, MessageId, Reason, TypeLimit, TypeLimits, limits};
 use futures::future::Either;
 use std::{collections::BTreeSet, sync::Arc};
 use tokio::{sync::oneshot, time::Instant};
@@ -35,9 +36,10 @@ impl Owner {
         loop {
             let Some(leading) = self.leading.as_mut() else { return };
             let Some(state) = leading.agents.get_mut(agent) else { return };
-            if state.running.is_some() {
+            if state.running.is_some() || !leading.takes_place(agent) {
                 return;
             }
+            let Some(state) = leading.agents.get_mut(agent) else { return };
             let Some(message) = state.queue.pop_front() else {
                 if state.is_idle() {
                     leading.agents.remove(agent);
@@ -50,7 +52,7 @@ impl Owner {
                 self.start_turn(agent.clone(), message, now_ms, seed, false);
                 return;
             }
-            leading.count_out(message.bytes);
+            leading.load.count_out(agent.agent_type(), message.bytes);
             let error = GridError::new(
                 Reason::DeadlineExceeded,
                 "the deadline passed while the message waited for its turn",
@@ -74,6 +76,8 @@ impl Owner {
         let Some(state) = leading.agents.get_mut(&agent) else { return };
         let number = leading.next_turn;
         leading.next_turn += 1;
+        leading.load.turn_starts(agent.agent_type());
+        let limits = leading.load.limits_of(agent.agent_type());
         let leadership = leading.leadership;
         let record = (!recorded).then(|| RecordTurn {
             leadership,
@@ -99,12 +103,14 @@ impl Owner {
             now_ms,
             seed,
             read_only: false,
+            bounds: bounds_of(&limits),
         };
+        let turn_ms_max = limits.get(TypeLimit::TurnMs);
         let host = Arc::clone(&self.here.host);
         let (ended, waiting) = (agent.clone(), calls.clone());
         let run = tokio::spawn(async move {
             let limited = || !recorded && !calls.have_left();
-            let result = executor::run(host, turn, view, limited).await;
+            let result = executor::run(host, turn, view, turn_ms_max, limited).await;
             let _ = events.send(Event::TurnEnded { leadership, agent: ended, number, result });
         });
         let task = run.abort_handle();
@@ -168,12 +174,14 @@ impl Owner {
             state.running = Some(running);
             return;
         }
+        leading.load.turn_ends(agent.agent_type());
         if lacks_code(&result) && leading.stands_in_inbox(&running.message) {
             // The node lacks the type, not the message: another leader may have it.
             tracing::error!(%agent, ?result, "a send waits for a node whose program has its type");
-            leading.count_out(running.message.bytes);
+            leading.load.count_out(agent.agent_type(), running.message.bytes);
             leading.is_due_at(now_ms + WITHOUT_CODE_MS, running.message.message_id);
-            return self.run_next(agent);
+            self.run_next(agent);
+            return self.give_places(agent.agent_type());
         }
         let mut effects = match effects_of(result) {
             Ok(effects) => effects,
@@ -192,6 +200,27 @@ impl Owner {
         });
         self.take_in(agent, running, effects, Changes { rows: changes, schedules, bytes });
         self.run_next(agent);
+        self.give_places(agent.agent_type());
+    }
+
+    /// A turn of the type has ended: who waits for a place goes on.
+    pub(super) fn give_places(&mut self, agent_type: &str) {
+        while let Some(leading) = self.leading.as_mut()
+            && let Some(waits) = leading.load.next_for_place(agent_type)
+        {
+            match waits {
+                WaitsForPlace::Agent(agent) => {
+                    if let Some(state) = leading.agents.get_mut(&agent) {
+                        state.waits_for_place = false;
+                    }
+                    self.run_next(&agent);
+                }
+                WaitsForPlace::Read(read) => {
+                    let leadership = leading.leadership;
+                    self.start_read(leadership, *read);
+                }
+            }
+        }
     }
 
     /// Takes in what a turn leaves, so that it is proposed and the agent's next turn can build on it.
@@ -231,7 +260,34 @@ impl Owner {
 /// Pause before a send is looked at again whose type the node's program lacks.
 const WITHOUT_CODE_MS: u64 = 1_000;
 
+/// What the host keeps the turn to.
+pub(super) fn bounds_of(limits: &TypeLimits) -> TurnBounds {
+    TurnBounds {
+        memory_bytes_max: limits.size(TypeLimit::TurnMemoryBytes),
+        effect_bytes_max: limits.size(TypeLimit::TurnEffectBytes),
+    }
+}
+
 impl Leading {
+    /// Whether the agent's next message may have its turn now; if not, the agent waits for a place. It may
+    /// hold up those who wait for one of its messages, so the longest chain among them counts.
+    fn takes_place(&mut self, agent: &AgentRef) -> bool {
+        let agent_type = agent.agent_type();
+        if self.load.has_place(agent_type, 0) {
+            return true;
+        }
+        let Some(state) = self.agents.get_mut(agent) else { return true };
+        let waited_for = state.queue.iter().map(|message| message.chain.len()).max();
+        if waited_for.is_none_or(|chain_agents| self.load.has_place(agent_type, chain_agents)) {
+            return true;
+        }
+        if !state.waits_for_place {
+            state.waits_for_place = true;
+            self.load.wait_for_place(agent_type, WaitsForPlace::Agent(agent.clone()));
+        }
+        false
+    }
+
     fn stands_in_inbox(&self, message: &Message) -> bool {
         let waiters = self.waiters.get(&message.message_id);
         message.send.is_some() && waiters.is_some_and(|waiters| waiters.acceptance == Acceptance::Stands)
@@ -318,8 +374,7 @@ fn effects_of(result: Result<TurnOutput, RunFailure>) -> Result<Effects, String>
 pub(super) fn refusal_of(failure: RunFailure) -> Either<(Reason, String), String> {
     let failure = match failure {
         RunFailure::Turn(failure) => failure,
-        RunFailure::TimedOut => {
-            let limit = limits::TURN_MS_MAX;
+        RunFailure::TimedOut { limit_ms: limit } => {
             let text = format!("the handler ran for more than {limit} ms; the turn changed nothing");
             return Either::Left((Reason::HandlerTimedOut, text));
         }

@@ -355,7 +355,7 @@ impl Leading {
     fn has_room_for_firings(&self) -> bool {
         // What is on its way into an entry may go either way.
         let (messages, bytes) = (self.schedules.firing_messages, self.schedules.firing_bytes);
-        self.messages + messages < IN_FLIGHT_MESSAGES_MAX
+        self.load.messages + messages < IN_FLIGHT_MESSAGES_MAX
             && self.inbox_messages + messages < REGION_INBOX_MESSAGES_MAX
             && self.inbox_bytes + bytes < REGION_INBOX_BYTES_MAX
             && self.outbox_messages + messages < REGION_OUTBOX_MESSAGES_MAX
@@ -365,6 +365,6 @@ impl Leading {
     /// Whether as many messages wait for the agent as may.
     fn is_full_of_firings(&self, agent: &AgentRef) -> bool {
         let sending = Sending { sender: Some(agent.clone()), due_ms: 0, after: None };
-        self.mailbox_is_full(agent) || self.is_held_full(agent, &sending)
+        self.mailbox_full(agent, 0).is_some() || self.is_held_full(agent, &sending)
     }
 }

@@ -58,8 +58,11 @@ impl Owner {
         let Some(leading) = self.leading.as_mut() else { return };
         let held_back = sending.due_ms > now_ms;
         let bytes = request.len();
-        if !held_back && (leading.mailbox_is_full(&agent) || leading.is_held_full(&agent, &sending)) {
-            return reply_to.refuse(overloaded("as many messages wait for the agent as may"));
+        if !held_back && let Some(full) = leading.mailbox_full(&agent, bytes) {
+            return reply_to.refuse(full);
+        }
+        if !held_back && leading.is_held_full(&agent, &sending) {
+            return reply_to.refuse(overloaded("as many of the sender's messages wait for the agent as may"));
         }
         if leading.inbox_messages >= limits::REGION_INBOX_MESSAGES_MAX
             || leading.inbox_bytes + bytes > limits::REGION_INBOX_BYTES_MAX
@@ -111,7 +114,7 @@ impl Owner {
     /// A send's failed attempt is committed: it waits for the next one, or is given up.
     pub(super) fn attempt_failed(&mut self, op: FailAttempt, message_bytes: usize) {
         let Some(leading) = self.leading.as_mut() else { return };
-        leading.count_out(message_bytes);
+        leading.load.count_out(op.agent.agent_type(), message_bytes);
         match op.next {
             Next::TryAgain { due_ms } => {
                 leading.is_due_at(due_ms, op.message_id);
@@ -161,7 +164,7 @@ impl Owner {
         let Some(admission) = self.answer_known(admission, None) else { return };
         // Only a leader can say that nobody knows it.
         let Some(leading) = self.leading.as_mut() else { return };
-        leading.messages += 1;
+        leading.load.count_in(admission.agent.agent_type(), admission.request.len());
         leading.reads.push(admission);
     }
 
@@ -332,7 +335,7 @@ impl Leading {
         let Some(held) = sender.and_then(|sender| state?.held.get_mut(sender)) else { return Some(message) };
         let bytes = message.bytes;
         held.push_back(message);
-        self.count_out(bytes);
+        self.load.count_out(agent.agent_type(), bytes);
         None
     }
 
@@ -341,8 +344,7 @@ impl Leading {
         let Some(SendState { sender: Some(sender), attempts: 1.., .. }) = &message.send else { return };
         let Some(state) = self.agents.get_mut(agent) else { return };
         for held in state.held.remove(sender).unwrap_or_default().into_iter().rev() {
-            self.messages += 1;
-            self.message_bytes += held.bytes;
+            self.load.count_in(agent.agent_type(), held.bytes);
             state.queue.push_front(held);
         }
     }
@@ -410,6 +412,9 @@ pub(super) fn message_of(send: AcceptedSend) -> Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::region::load::Load;
+    use afdg_catalog_client::Routes;
+    use std::sync::Arc;
 
     #[test]
     fn without_room_for_a_dead_letter_a_send_is_tried_again_at_the_longest_pause() {
@@ -426,7 +431,7 @@ mod tests {
 
     #[test]
     fn a_region_has_room_for_a_bounded_number_of_dead_letters() {
-        let mut leading = Leading::new(1, 1);
+        let mut leading = Leading::new(1, 1, Load::new(Arc::default(), &Routes::default()));
         leading.dead_letters = limits::REGION_DEAD_LETTERS_MAX - 1;
         assert!(leading.may_give_up());
         leading.dead_letters += 1;

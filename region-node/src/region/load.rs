@@ -1,0 +1,303 @@
+//! How much a leadership has in flight, of all agent types and of each, and what may still come in.
+//!
+//! Whoever is called by an agent that waits finds more room than whoever called that agent, by the length of
+//! the chain: the deepest calls always get in, and with their end make room for the others.
+
+use super::{admission::Admission, owner::overloaded};
+use afdg_catalog_client::Routes;
+use afdg_types::{AgentRef, GridError, TypeLimit, TypeLimits, limits};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+use tokio::time::Instant;
+
+/// Request bytes that all regions of a node have admitted.
+#[derive(Debug, Default)]
+pub struct NodeLoad(AtomicUsize);
+
+/// What waits for a place among the turns of its type.
+pub enum WaitsForPlace {
+    /// Its first message.
+    Agent(AgentRef),
+    Read(Box<Admission>),
+}
+
+/// One agent type's part.
+#[derive(Default)]
+struct TypeLoad {
+    limits: TypeLimits,
+    messages: usize,
+    bytes: usize,
+    /// That run.
+    turns: usize,
+    waiting: VecDeque<WaitsForPlace>,
+    rate: Rate,
+}
+
+/// Of one leadership.
+pub struct Load {
+    pub messages: usize,
+    pub bytes: usize,
+    types: HashMap<String, TypeLoad>,
+    /// Of types that have others than the defaults.
+    limits: HashMap<String, TypeLimits>,
+    node: Arc<NodeLoad>,
+}
+
+/// What is lost with the lead leaves the node's count.
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.node.0.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+impl Load {
+    pub fn new(node: Arc<NodeLoad>, routes: &Routes) -> Self {
+        let mut load = Self { messages: 0, bytes: 0, types: HashMap::new(), limits: HashMap::new(), node };
+        load.set_limits(routes);
+        load
+    }
+
+    /// Takes over the limits that hold from now on; what is in flight stays.
+    pub fn set_limits(&mut self, routes: &Routes) {
+        let other = routes.types.iter().filter(|(_, known)| known.limits != TypeLimits::default());
+        self.limits = other.map(|(name, known)| (name.clone(), known.limits)).collect();
+        for (name, load) in &mut self.types {
+            load.limits = self.limits.get(name).copied().unwrap_or_default();
+        }
+    }
+
+    pub fn limits_of(&self, agent_type: &str) -> TypeLimits {
+        self.limits.get(agent_type).copied().unwrap_or_default()
+    }
+
+    fn of(&mut self, agent_type: &str) -> &mut TypeLoad {
+        // Most types are known, and a name is only copied for one that is not.
+        if !self.types.contains_key(agent_type) {
+            let load = TypeLoad { limits: self.limits_of(agent_type), ..TypeLoad::default() };
+            self.types.insert(agent_type.to_owned(), load);
+        }
+        self.types.entry(agent_type.to_owned()).or_default()
+    }
+
+    /// Whether a message of so many bytes, for which `chain_agents` agents wait, may come in.
+    pub fn check_room(&self, agent_type: &str, bytes: usize, chain_agents: usize) -> Result<(), GridError> {
+        let share = 1 + chain_agents;
+        if self.messages >= share * limits::REGION_IN_FLIGHT_MESSAGES_MAX
+            || self.bytes + bytes > share * limits::REGION_IN_FLIGHT_BYTES_MAX
+        {
+            return Err(overloaded("the region has as many messages in flight as it takes"));
+        }
+        if self.node.0.load(Relaxed) + bytes > share * limits::NODE_IN_FLIGHT_BYTES_MAX {
+            return Err(overloaded("the node has as many bytes of messages in flight as it takes"));
+        }
+        let Some(load) = self.types.get(agent_type) else { return Ok(()) };
+        let passed = |limit, count: usize| count > share.saturating_mul(load.limits.size(limit));
+        let limit = if passed(TypeLimit::InFlightMessages, load.messages + 1) {
+            TypeLimit::InFlightMessages
+        } else if passed(TypeLimit::InFlightBytes, load.bytes + bytes) {
+            TypeLimit::InFlightBytes
+        } else {
+            return Ok(());
+        };
+        Err(past_limit(agent_type, limit, load.limits))
+    }
+
+    /// Takes a message's place in its type's rate; or says when there is one again.
+    pub fn take_rate(&mut self, agent_type: &str, now: Instant) -> Result<(), GridError> {
+        if self.limits.is_empty() {
+            return Ok(());
+        }
+        let load = self.of(agent_type);
+        let per_second = load.limits.get(TypeLimit::TurnsPerSecond);
+        if per_second == 0 {
+            return Ok(());
+        }
+        load.rate.take(per_second, now).map_err(|wait_ms| {
+            past_limit(agent_type, TypeLimit::TurnsPerSecond, load.limits).retry_after_ms(wait_ms)
+        })
+    }
+
+    pub fn count_in(&mut self, agent_type: &str, bytes: usize) {
+        self.messages += 1;
+        self.bytes += bytes;
+        self.node.0.fetch_add(bytes, Relaxed);
+        let load = self.of(agent_type);
+        load.messages += 1;
+        load.bytes += bytes;
+    }
+
+    pub fn count_out(&mut self, agent_type: &str, bytes: usize) {
+        let known = self.bytes.min(bytes);
+        self.messages = self.messages.saturating_sub(1);
+        self.bytes -= known;
+        self.node.0.fetch_sub(known, Relaxed);
+        let load = self.of(agent_type);
+        load.messages = load.messages.saturating_sub(1);
+        load.bytes = load.bytes.saturating_sub(bytes);
+    }
+
+    /// Whether another turn of the type may run for which `chain_agents` agents wait.
+    pub fn has_place(&self, agent_type: &str, chain_agents: usize) -> bool {
+        let Some(load) = self.types.get(agent_type) else { return true };
+        load.turns < (1 + chain_agents).saturating_mul(load.limits.size(TypeLimit::TurnsConcurrent))
+    }
+
+    pub fn turn_starts(&mut self, agent_type: &str) {
+        self.of(agent_type).turns += 1;
+    }
+
+    pub fn turn_ends(&mut self, agent_type: &str) {
+        let load = self.of(agent_type);
+        load.turns = load.turns.saturating_sub(1);
+    }
+
+    pub fn wait_for_place(&mut self, agent_type: &str, waits: WaitsForPlace) {
+        self.of(agent_type).waiting.push_back(waits);
+    }
+
+    /// Who has waited longest, if there is a place.
+    pub fn next_for_place(&mut self, agent_type: &str) -> Option<WaitsForPlace> {
+        if !self.has_place(agent_type, 0) {
+            return None;
+        }
+        self.types.get_mut(agent_type)?.waiting.pop_front()
+    }
+
+    /// The reads that wait for a place, which are lost with the lead.
+    pub fn take_reads(&mut self) -> Vec<Admission> {
+        let waiting = self.types.values_mut().flat_map(|load| std::mem::take(&mut load.waiting));
+        let reads = waiting.filter_map(|waits| match waits {
+            WaitsForPlace::Agent(_) => None,
+            WaitsForPlace::Read(read) => Some(*read),
+        });
+        reads.collect()
+    }
+}
+
+fn past_limit(agent_type: &str, limit: TypeLimit, limits: TypeLimits) -> GridError {
+    let value = limits.get(limit);
+    overloaded(&format!("{agent_type} is at its limit {limit} = {value} in this region"))
+        .with("limit", limit)
+        .with("type", agent_type)
+}
+
+/// A token bucket that holds a second's worth.
+#[derive(Default)]
+struct Rate {
+    /// In units of which a message takes [`Rate::MESSAGE`]; full at the beginning.
+    tokens: Option<(u64, Instant)>,
+}
+
+impl Rate {
+    /// A second has so many nanoseconds: a nanosecond brings as many units as messages are let in a second.
+    const MESSAGE: u64 = 1_000_000_000;
+
+    /// Errors with the milliseconds until there is a place.
+    fn take(&mut self, per_second: u64, now: Instant) -> Result<(), u64> {
+        let full = per_second * Self::MESSAGE;
+        let tokens = match self.tokens {
+            None => full,
+            Some((tokens, at)) => {
+                let passed =
+                    now.saturating_duration_since(at).as_nanos().min(u128::from(Self::MESSAGE)) as u64;
+                tokens.saturating_add(passed * per_second).min(full)
+            }
+        };
+        let taken = tokens.checked_sub(Self::MESSAGE);
+        self.tokens = Some((taken.unwrap_or(tokens), now));
+        match taken {
+            Some(_) => Ok(()),
+            None => Err((Self::MESSAGE - tokens).div_ceil(per_second).div_ceil(1_000_000).max(1)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn load_with(limits: &[(TypeLimit, u64)]) -> (Load, Arc<NodeLoad>) {
+        let node = Arc::<NodeLoad>::default();
+        let mut load = Load::new(Arc::clone(&node), &Routes::default());
+        load.limits.insert("t.T".to_owned(), TypeLimits::of(&limits.iter().copied().collect()));
+        (load, node)
+    }
+
+    #[test]
+    fn a_types_messages_and_bytes_have_their_own_bounds_and_leave_room_to_others() {
+        let bytes = limits::MESSAGE_BYTES_MAX;
+        let (mut load, node) =
+            load_with(&[(TypeLimit::InFlightMessages, 2), (TypeLimit::InFlightBytes, 2 * bytes as u64)]);
+        load.count_in("t.T", bytes);
+        assert_eq!(
+            load.check_room("t.T", bytes + 1, 0).unwrap_err().metadata["limit"],
+            "in_flight_bytes_max"
+        );
+        load.count_in("t.T", 0);
+        let full = load.check_room("t.T", 0, 0).unwrap_err();
+        assert_eq!(full.metadata["limit"], "in_flight_messages_max");
+        assert!(full.message.contains("t.T is at its limit in_flight_messages_max = 2"), "{}", full.message);
+        assert!(full.retry_after_ms.is_some());
+        assert_eq!(load.check_room("t.T", 0, 1), Ok(()), "a call of an agent that waits gets in");
+        assert_eq!(load.check_room("t.U", bytes, 0), Ok(()));
+        load.count_out("t.T", bytes);
+        assert_eq!(load.check_room("t.T", bytes, 0), Ok(()));
+        assert_eq!(node.0.load(Relaxed), 0);
+        load.count_in("t.U", 7);
+        assert_eq!(node.0.load(Relaxed), 7);
+        drop(load);
+        assert_eq!(node.0.load(Relaxed), 0, "what is lost with the lead is not in flight any more");
+    }
+
+    #[test]
+    fn all_regions_of_a_node_share_its_bound() {
+        let (mut load, node) = load_with(&[]);
+        let other = Load::new(Arc::clone(&node), &Routes::default());
+        let mut left = limits::NODE_IN_FLIGHT_BYTES_MAX;
+        while left >= limits::MESSAGE_BYTES_MAX {
+            load.count_in("t.T", limits::MESSAGE_BYTES_MAX);
+            left -= limits::MESSAGE_BYTES_MAX;
+        }
+        assert!(other.check_room("t.U", left + 1, 0).unwrap_err().message.contains("the node has"));
+        assert_eq!(other.check_room("t.U", left, 0), Ok(()));
+    }
+
+    #[test]
+    fn turns_past_the_bound_wait_and_go_on_in_order() {
+        let (mut load, _) = load_with(&[(TypeLimit::TurnsConcurrent, 1)]);
+        assert!(load.has_place("t.T", 0));
+        load.turn_starts("t.T");
+        assert!(!load.has_place("t.T", 0) && load.has_place("t.T", 1) && load.has_place("t.U", 0));
+        for key in ["a", "b"] {
+            load.wait_for_place("t.T", WaitsForPlace::Agent(AgentRef::new("t.T", key).unwrap()));
+        }
+        assert!(load.next_for_place("t.T").is_none());
+        load.turn_ends("t.T");
+        assert!(
+            matches!(load.next_for_place("t.T"), Some(WaitsForPlace::Agent(agent)) if agent.key() == "a")
+        );
+        load.turn_starts("t.T");
+        assert!(load.next_for_place("t.T").is_none());
+    }
+
+    #[test]
+    fn a_rate_lets_in_a_burst_and_then_so_many_a_second() {
+        let mut rate = Rate::default();
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut let_in =
+            |from_ms: u64, to_ms: u64| (from_ms..to_ms).filter(|ms| rate.take(100, at(*ms)).is_ok()).count();
+        assert_eq!(let_in(0, 100), 100, "a second's worth at once");
+        assert_eq!(let_in(100, 1_100), 109, "then as many as come in, and what was saved up before");
+        assert_eq!(let_in(1_100, 2_100), 100);
+        assert_eq!(let_in(10_000, 10_200), 119, "no more is saved up than a second's worth");
+        assert_eq!(rate.take(100, at(10_200)), Ok(()));
+        assert_eq!(rate.take(100, at(10_200)), Err(10), "and the refusal says when there is a place");
+    }
+}
