@@ -66,7 +66,7 @@ pub fn main() -> ExitCode {
     let matches = Cli::command().get_matches();
     let format = format(&matches);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match process::runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             failure::tell(format_args!("error: no threads to run on: {error}"));

@@ -3,6 +3,7 @@
 use crate::{
     cache::RowCache,
     config::RegionNodeConfig,
+    executor::threads::HandlerThreads,
     metrics,
     node_file::NodeFile,
     region::Surroundings,
@@ -165,6 +166,10 @@ async fn start(
         routes,
         cache: Arc::new(RowCache::new(config.cache_bytes)),
         load: Arc::default(),
+        handler_threads: HandlerThreads::new(
+            Arc::clone(&world.serving),
+            types.iter().map(|known| known.name.as_str()),
+        ),
         tasks: tasks.clone(),
     };
     let (regions, heard) = (Regions::default(), CatalogHeard::default());

@@ -12,6 +12,7 @@ mod net;
 pub mod process;
 mod sealed;
 mod serve;
+mod serving;
 mod tasks;
 
 pub use blocking::{Blocking, TokioBlocking, blocking};
@@ -22,6 +23,7 @@ pub use gather::gather;
 pub use net::{BoxIo, Incoming, Io, Listener, Net, TcpNet, channel_to};
 pub use sealed::{SealError, seal, unseal};
 pub use serve::serve;
+pub use serving::{LentThread, ServingThreads};
 pub use tasks::{OnEnd, Tasks};
 
 use std::sync::Arc;
@@ -34,6 +36,8 @@ pub struct World {
     pub net: Arc<dyn Net>,
     pub disk: Arc<dyn Disk>,
     pub threads: Arc<dyn Blocking>,
+    /// Shared by all servers of the process.
+    pub serving: Arc<ServingThreads>,
 }
 
 impl World {
@@ -45,6 +49,7 @@ impl World {
             net: Arc::new(TcpNet),
             disk: Arc::new(RealDisk),
             threads: Arc::new(TokioBlocking),
+            serving: Arc::new(ServingThreads::here()),
         }
     }
 }

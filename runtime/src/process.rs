@@ -29,6 +29,16 @@ pub fn init_tracing(filter: &str, json: bool) -> Result<(), String> {
     result.map_err(|error| error.to_string())
 }
 
+/// The threads of a server: one more than the machine runs at once, which is never lent to code that may keep it.
+/// The environment variable `TOKIO_WORKER_THREADS` sets another number.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        builder.worker_threads(1 + std::thread::available_parallelism().map_or(1, usize::from));
+    }
+    builder.enable_all().build()
+}
+
 /// Resolves at the first SIGTERM, SIGINT or SIGHUP (its terminal is gone); from then on a second SIGTERM or
 /// SIGINT exits the process at once.
 pub async fn termination() -> std::io::Result<()> {

@@ -9,6 +9,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// How many times as long as on an idle machine work takes that needs all of it, by the number of tasks that
+/// wanted to run in the last minute; 1 at least.
+pub fn crowding() -> f64 {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: f64 = load.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(1.0);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (load / cores as f64).max(1.0)
+}
+
 const NAP: Duration = Duration::from_millis(10);
 
 /// Watches as long as it lives.

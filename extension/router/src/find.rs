@@ -98,16 +98,24 @@ impl Router {
         until: Instant,
     ) -> Result<Option<Bytes>, CallError> {
         loop {
-            if Instant::now() >= until {
+            let not_ended = || {
                 let text = format!("the message {id} has not ended in this time");
-                return Err(GridError::new(Reason::DeadlineExceeded, text).into());
+                Err(GridError::new(Reason::DeadlineExceeded, text).into())
+            };
+            if Instant::now() >= until {
+                return not_ended();
             }
             let ask = |node: RegionClient, time: Duration| async move {
                 // So that its answer comes in time.
                 let wait = WAIT_MAX.min(time * 3 / 4).max(Duration::from_millis(1));
                 node.find_message(request(region, id, wait), time).await
             };
-            let (_, answer) = ask_leader(self, region, until, ask).await?;
+            let answer = match ask_leader(self, region, until, ask).await {
+                Ok((_, answer)) => answer,
+                // The question was cut off by the time, not answered: what the last replica said of it is no news.
+                Err(_) if Instant::now() + AGAIN_AFTER >= until => return not_ended(),
+                Err(error) => return Err(error),
+            };
             if !answer.known {
                 return Ok(None);
             }

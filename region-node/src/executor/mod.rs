@@ -2,11 +2,13 @@
 
 pub mod calls;
 pub mod overlay;
+pub mod threads;
 pub mod view;
 
 use afdg_agent::host::{AgentHost, Turn, TurnFailure, TurnOutput};
 use futures::FutureExt;
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use threads::HandlerThreads;
 use view::View;
 
 /// How a turn ended that has no output.
@@ -22,14 +24,17 @@ pub enum RunFailure {
 /// Runs one turn. `limited` says whether the time limit holds: a turn that has touched others is finished
 /// however long it takes.
 pub async fn run(
+    threads: &HandlerThreads,
     host: Arc<dyn AgentHost>,
     turn: Turn,
     view: Arc<View>,
     limit_ms: u64,
     limited: impl Fn() -> bool,
 ) -> Result<TurnOutput, RunFailure> {
+    let agent_type = turn.agent.agent_type().to_owned();
     // The future is dropped after a panic, and what it wrote with it: nothing half done is seen.
-    let mut handler = std::pin::pin!(AssertUnwindSafe(host.run(turn, view)).catch_unwind());
+    let handler = Box::pin(async move { AssertUnwindSafe(host.run(turn, view)).catch_unwind().await });
+    let mut handler = std::pin::pin!(threads.run(&agent_type, handler));
     loop {
         match tokio::time::timeout(Duration::from_millis(limit_ms), &mut handler).await {
             Ok(Ok(result)) => return result.map_err(RunFailure::Turn),

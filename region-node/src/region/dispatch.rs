@@ -141,6 +141,7 @@ impl Owner {
     pub(super) fn keep_house(&mut self) {
         let now_s = self.here.world.clock.now_ms() / 1_000;
         self.storage_behind = self.replica.storage_is_behind();
+        self.give_up_stuck_turns();
         if let Some(leading) = self.leading.as_mut() {
             let now = tokio::time::Instant::now();
             leading.waiters.values_mut().for_each(|waiters| {

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     cache::RowCache,
-    executor::{RunFailure, overlay::TurnNumber, view::AgentRows},
+    executor::{RunFailure, overlay::TurnNumber, threads::HandlerThreads, view::AgentRows},
     replica::RegionReplica,
 };
 use afdg_agent::host::{AgentHost, SendRetry, TurnOutput};
@@ -68,6 +68,7 @@ pub struct Surroundings {
     pub routes: watch::Receiver<Arc<Routes>>,
     pub cache: Arc<RowCache>,
     pub load: Arc<NodeLoad>,
+    pub handler_threads: HandlerThreads,
     pub tasks: Tasks,
 }
 
@@ -263,7 +264,8 @@ pub struct Owner {
     pub(super) storage_behind: bool,
 }
 
-/// One thing that happened, whatever its source.
+/// One thing that happened, whatever its source. It is looked at once and never kept, so its size is no matter.
+#[allow(clippy::large_enum_variant)]
 enum Happened {
     Admissions(usize),
     Event(Event),

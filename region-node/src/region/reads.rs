@@ -110,6 +110,7 @@ impl Owner {
             bounds: bounds_of(&limits),
         };
         let (host, world) = (Arc::clone(&self.here.host), self.here.world.clone());
+        let threads = self.here.handler_threads.clone();
         let events = self.events.clone();
         tokio::spawn(async move {
             let (bytes, agent) = (read.request.len(), read.agent.clone());
@@ -124,8 +125,14 @@ impl Owner {
                     None => View::of_read(rows.clone(), calls),
                     Some(overlay) => View::of_turn(rows.clone(), overlay.clone(), calls),
                 });
-                let run =
-                    executor::run(Arc::clone(&host), turn.clone(), Arc::clone(&view), turn_ms_max, || true);
+                let run = executor::run(
+                    &threads,
+                    Arc::clone(&host),
+                    turn.clone(),
+                    Arc::clone(&view),
+                    turn_ms_max,
+                    || true,
+                );
                 let result = run.await;
                 match view.reads_fit_together() {
                     Ok(true) => {

@@ -21,7 +21,7 @@ use afdg_region_machine::{
 };
 use afdg_types::{AgentRef, GridError, MessageId, Reason, TypeLimit, TypeLimits, limits};
 use futures::future::Either;
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 
 /// Room for what a turn's effects carry besides its rows: the agent's name, ids, lengths.
@@ -106,11 +106,11 @@ impl Owner {
             bounds: bounds_of(&limits),
         };
         let turn_ms_max = limits.get(TypeLimit::TurnMs);
-        let host = Arc::clone(&self.here.host);
+        let (host, threads) = (Arc::clone(&self.here.host), self.here.handler_threads.clone());
         let (ended, waiting) = (agent.clone(), calls.clone());
         let run = tokio::spawn(async move {
             let limited = || !recorded && !calls.have_left();
-            let result = executor::run(host, turn, view, turn_ms_max, limited).await;
+            let result = executor::run(&threads, host, turn, view, turn_ms_max, limited).await;
             let _ = events.send(Event::TurnEnded { leadership, agent: ended, number, result });
         });
         let task = run.abort_handle();
@@ -203,6 +203,25 @@ impl Owner {
         self.give_places(agent.agent_type());
     }
 
+    /// Fails the turns of handlers that keep a serving thread past their time: their own time limit does not
+    /// come to run there. The thread is theirs until they end; what they lead to is dropped.
+    pub(super) fn give_up_stuck_turns(&mut self) {
+        let Some(leading) = self.leading.as_ref() else { return };
+        let now = Instant::now();
+        let stuck = leading.agents.iter().filter_map(|(agent, state)| {
+            let running = state.running.as_ref()?;
+            let limit_ms = leading.load.limits_of(agent.agent_type()).get(TypeLimit::TurnMs);
+            let late = now.duration_since(running.since) > Duration::from_millis(limit_ms) + STUCK_AFTER;
+            let limited = !running.recorded && !running.calls.have_left();
+            (late && limited).then(|| (agent.clone(), running.number, limit_ms))
+        });
+        let (stuck, leadership) = (stuck.collect::<Vec<_>>(), leading.leadership);
+        for (agent, number, limit_ms) in stuck {
+            tracing::warn!(%agent, limit_ms, "a handler computes without waiting and keeps a thread");
+            self.turn_ended(leadership, &agent, number, Err(RunFailure::TimedOut { limit_ms }));
+        }
+    }
+
     /// A turn of the type has ended: who waits for a place goes on.
     pub(super) fn give_places(&mut self, agent_type: &str) {
         while let Some(leading) = self.leading.as_mut()
@@ -256,6 +275,9 @@ impl Owner {
         leading.pending.push_back(Pending::Turn(turn));
     }
 }
+
+/// How long a turn that ran past its limit has to end by it.
+const STUCK_AFTER: Duration = Duration::from_secs(1);
 
 /// Pause before a send is looked at again whose type the node's program lacks.
 const WITHOUT_CODE_MS: u64 = 1_000;

@@ -156,6 +156,7 @@ impl Host {
             self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.lives,
         )));
         let world = World {
+            serving: Arc::new(afdg_runtime::ServingThreads::with_lent_max(usize::MAX)),
             clock: Arc::new(self.clock.clone()),
             entropy: Arc::new(entropy),
             net: self.network.on(self.id, self.clock.clone()),
