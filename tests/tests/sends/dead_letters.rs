@@ -43,7 +43,7 @@ async fn is_on_record(mail: &Mail, first: &str, second: &str) -> Result<()> {
         ..SettleDeadLettersRequest::default()
     };
     let mut letters = DeadLettersClient::new(mail.client.channel());
-    let refused = letters.settle_dead_letters(request.clone()).await.unwrap_err();
+    let refused = letters.settle_dead_letters(request.clone()).await.expect_err("who and why are missing");
     assert_eq!(reason(&refused), "INVALID_REQUEST", "{refused:?}");
     assert!(refused.message().contains("actor is missing"), "{refused:?}");
     let filter = DeadLetterFilter { method: "Receive".to_owned(), ..DeadLetterFilter::default() };
