@@ -1,0 +1,167 @@
+//! Many times the load that a grid can take, and whether it goes on: what it gets done meanwhile, what that does
+//! to the calls of another agent type, how much memory it takes, and how soon it is well again.
+//!
+//! ```text
+//! cargo run --release -p afdg-tests --bin overload -- --seconds 60 --times 10
+//! ```
+//!
+//! A development grid runs as a process of its own. What it can take is measured first, by as many calls as it
+//! answers; with `--limit N` the catalog lets in `N` messages a second of the type in each region, so that the
+//! grid and not this program is short of something. Then calls are sent at so many times that rate, whether
+//! earlier ones are answered or not. Exits with 0 if all bounds held, 1 if one did not, 2 if there was no run.
+
+mod grid;
+mod sender;
+
+use afdg_tests::afdg;
+use anyhow::{Context, ensure};
+use clap::Parser;
+use grid::Grid;
+use sender::{Counts, Sender};
+use std::{
+    io::Write,
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+const EXIT_BOUND_PASSED: u8 = 1;
+const EXIT_NO_RUN: u8 = 2;
+/// How long each measurement without overload takes.
+const CALM: Duration = Duration::from_secs(10);
+/// Of the best, what has to get done under overload.
+const GOODPUT_MIN: f64 = 0.7;
+const RECOVERY_MAX: Duration = Duration::from_secs(5);
+/// How often another type's call is made, one after the other.
+const NEIGHBOUR_EVERY: Duration = Duration::from_millis(10);
+
+/// Sends a grid many times the load that it can take, and checks what becomes of it.
+#[derive(Debug, Parser)]
+#[command(name = "overload")]
+struct Arguments {
+    /// How long the overload lasts, seconds.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// How many times what the grid can take is sent.
+    #[arg(long, default_value_t = 10)]
+    times: u64,
+    /// Messages a second that each region admits of the type that is sent; 0 for as many as it can.
+    #[arg(long, default_value_t = 500)]
+    limit: u64,
+    /// Bytes that the grid's process may have resident in memory, MiB: what its queues, caches and logs may hold.
+    #[arg(long, default_value_t = 2_048)]
+    memory_mib: u64,
+    /// The program `afdg`; by default the one beside this one, which is built if need be.
+    #[arg(long)]
+    afdg: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(EXIT_BOUND_PASSED),
+        Err(error) => {
+            say(format_args!("error: {error:#}"));
+            ExitCode::from(EXIT_NO_RUN)
+        }
+    }
+}
+
+fn say(line: std::fmt::Arguments<'_>) {
+    // A closed pipe harms nobody.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<bool> {
+    let grid = Grid::start(&afdg::find(arguments.afdg.as_deref())?).await?;
+    if arguments.limit > 0 {
+        grid.limit(arguments.limit).await?;
+    }
+    let sender = Sender::connect(&grid.endpoint).await?;
+    let (alone_ms, _) = beside(&grid, tokio::time::sleep(CALM)).await?;
+    let best = sender.answered_in(CALM).await?.done as f64 / CALM.as_secs_f64();
+    ensure!(best > 0.0, "the grid answered no call");
+    // What the neighbour has to bear from a type that sends as much as may be and no more.
+    let (busy_ms, _) = beside(&grid, sender.send_at(best as u64, CALM)).await?;
+    let offered = best as u64 * arguments.times;
+    let seconds = Duration::from_secs(arguments.seconds);
+    say(format_args!("the grid answers {best:.0} calls a second; now {offered} a second are sent"));
+    let watched = grid.watch_memory();
+    let (overload_ms, counts) = beside(&grid, sender.send_at(offered, seconds)).await?;
+    let began = Instant::now();
+    let memory = watched.highest();
+    let recovery = recovery(&sender, best).await?;
+    let counts = counts?;
+    let goodput = counts.done as f64 / seconds.as_secs_f64();
+    say(format_args!(
+        "sent        {} in {} s ({:.1} times what it can take)",
+        counts.sent,
+        arguments.seconds,
+        counts.sent as f64 / seconds.as_secs_f64() / best
+    ));
+    say(format_args!(
+        "done        {} ({goodput:.0} a second, {:.0} % of the best)",
+        counts.done,
+        100.0 * goodput / best
+    ));
+    say(format_args!("refused     {} with a pause to wait, {} otherwise", counts.refused, counts.failed));
+    say(format_args!(
+        "neighbour   p99 {alone_ms:.1} ms alone, {busy_ms:.1} ms beside what may be, {overload_ms:.1} ms beside the overload"
+    ));
+    say(format_args!("memory      {} MiB at most; {} may be", memory >> 20, arguments.memory_mib));
+    match recovery {
+        Some(at) => say(format_args!("well again  after {:.1} s", at.duration_since(began).as_secs_f64())),
+        None => say(format_args!("well again  not within {} s", RECOVERY_MAX.as_secs())),
+    }
+    grid.stop().await?;
+    let bounds = [
+        ("goodput", goodput >= GOODPUT_MIN * best),
+        ("memory", memory >> 20 <= arguments.memory_mib),
+        ("recovery", recovery.is_some()),
+        ("refusals without a hint", counts.failed == 0),
+    ];
+    for (bound, _) in bounds.iter().filter(|(_, held)| !held) {
+        say(format_args!("NOT KEPT: {bound}"));
+    }
+    Ok(bounds.iter().all(|(_, held)| *held))
+}
+
+/// The neighbour's p99, milliseconds, as long as `load` goes on.
+async fn beside<T>(grid: &Grid, load: impl Future<Output = T>) -> anyhow::Result<(f64, T)> {
+    let stop = Arc::<AtomicBool>::default();
+    let (told, neighbour) = (Arc::clone(&stop), grid.neighbour().await?);
+    let calls = tokio::spawn(async move {
+        let mut times = Vec::new();
+        while !told.load(Relaxed) {
+            let began = Instant::now();
+            neighbour.call().await?;
+            times.push(began.elapsed());
+            tokio::time::sleep(NEIGHBOUR_EVERY).await;
+        }
+        anyhow::Ok(times)
+    });
+    let result = load.await;
+    stop.store(true, Relaxed);
+    let mut times = calls.await??;
+    times.sort_unstable();
+    let p99 = times.get(times.len() * 99 / 100).context("the neighbour called nobody")?;
+    Ok((p99.as_secs_f64() * 1_000.0, result))
+}
+
+/// When half of what the grid can take is answered without a refusal again, for a second.
+async fn recovery(sender: &Sender, best: f64) -> anyhow::Result<Option<Instant>> {
+    let end = Instant::now() + RECOVERY_MAX;
+    while Instant::now() < end {
+        let began = Instant::now();
+        let Counts { sent, done, .. } = sender.send_at(best as u64 / 2, Duration::from_secs(1)).await?;
+        if sent == done {
+            return Ok(Some(began));
+        }
+    }
+    Ok(None)
+}
