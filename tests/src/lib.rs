@@ -24,6 +24,12 @@ use tempfile::TempDir;
 /// Bound of everything that a test waits for.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A number that an environment variable sets for a longer run of a test; docs/reliability.md lists them.
+pub fn size_of_run(variable: &str, default: usize) -> usize {
+    let Ok(text) = std::env::var(variable) else { return default };
+    text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no whole number"))
+}
+
 /// A counter that does not exist yet reads as 0.
 pub const PROBE: Probe = Probe { agent_type: "counter.v1.Counter", method: "Get" };
 

@@ -119,11 +119,15 @@ impl Mail {
 
     /// The numbers of the letters in a box, once there are so many.
     pub async fn numbers(&self, key: &str, count: usize) -> Result<Vec<u64>> {
-        let give_up = Instant::now() + PATIENCE;
+        // As long as letters come in it goes on.
+        let (mut give_up, mut seen) = (Instant::now() + PATIENCE, 0);
         loop {
             let letters = self.letters(key).await?;
             if letters.len() >= count {
                 return Ok(letters.into_iter().map(|letter| letter.number).collect());
+            }
+            if letters.len() > seen {
+                (give_up, seen) = (Instant::now() + PATIENCE, letters.len());
             }
             ensure!(Instant::now() < give_up, "{key} has {} of {count} letters", letters.len());
             tokio::time::sleep(PAUSE).await;

@@ -1,7 +1,10 @@
 //! Sends from one agent to another take effect in the order sent, whoever fails and whoever dies.
 
 use crate::mail::{Mail, now_ms};
-use afdg_tests::mail::v1::{KeptLetter, SpreadRequest};
+use afdg_tests::{
+    mail::v1::{KeptLetter, SpreadRequest},
+    size_of_run,
+};
 use anyhow::Result;
 use std::collections::BTreeMap;
 
@@ -15,17 +18,18 @@ fn by_sender(letters: &[KeptLetter]) -> BTreeMap<&str, Vec<u64>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_receiver_sees_every_senders_numbers_in_order_while_nodes_stop() -> Result<()> {
-    const BOXES: usize = 8;
-    const ROUNDS: u64 = 10;
     const EACH: u64 = 10;
+    let boxes = size_of_run("AFDG_ORDER_BOXES", 8);
+    let rounds = size_of_run("AFDG_ORDER_LETTERS", 100) as u64 / EACH;
+    let began = std::time::Instant::now();
     let mut mail = Mail::open(3).await?;
-    let receivers: Vec<String> = (0..BOXES).map(|number| format!("to-{number}")).collect();
+    let receivers: Vec<String> = (0..boxes).map(|number| format!("to-{number}")).collect();
     let client = mail.client.clone();
     let spreading = tokio::spawn({
         let receivers = receivers.clone();
         async move {
-            for round in 0..ROUNDS {
-                let senders = (0..BOXES).map(|sender| {
+            for round in 0..rounds {
+                let senders = (0..boxes).map(|sender| {
                     let request = SpreadRequest {
                         r#box: format!("from-{sender}"),
                         to: receivers.clone(),
@@ -51,23 +55,34 @@ async fn every_receiver_sees_every_senders_numbers_in_order_while_nodes_stop() -
             }
         }
     });
-    for name in mail.grid.node_names() {
+    let mut stops = 0;
+    for name in mail.grid.node_names().iter().cycle() {
+        if stops >= mail.grid.node_names().len() && spreading.is_finished() {
+            break;
+        }
+        stops += 1;
+        let name = name.clone();
         mail.grid.stop_node(&name).await?;
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
         mail.grid.start_node(&name).await?;
         mail.grid.until_well(afdg_tests::PATIENCE).await?;
     }
     spreading.await?;
-    let all: Vec<u64> = (0..ROUNDS * EACH).collect();
+    let all: Vec<u64> = (0..rounds * EACH).collect();
+    let letters_sent = boxes * boxes * all.len();
     for receiver in &receivers {
-        mail.numbers(receiver, BOXES * all.len()).await?;
+        mail.numbers(receiver, boxes * all.len()).await?;
         let letters = mail.letters(receiver).await?;
         let by_sender = by_sender(&letters);
-        assert_eq!(by_sender.len(), BOXES);
+        assert_eq!(by_sender.len(), boxes);
         for (sender, numbers) in by_sender {
             assert_eq!(numbers, all, "from {sender} to {receiver}");
         }
     }
+    let seconds = began.elapsed().as_secs();
+    println!(
+        "{letters_sent} letters of {boxes} senders to {boxes} receivers in {seconds} s, {stops} nodes stopped"
+    );
     mail.grid.stop().await;
     Ok(())
 }

@@ -4,11 +4,14 @@
 use crate::whereabouts::home_of;
 use afdg_agent::{AgentError, AgentRef, Context, NativeHost, async_trait};
 use afdg_example_counter::v1::{AddManyRequest, AddManyResponse, FanoutAgent, FanoutCalls, fanout_agent};
-use afdg_tests::{client::Client, grid};
+use afdg_tests::{client::Client, grid, size_of_run};
 use anyhow::Result;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 use tokio::{
     sync::Barrier,
@@ -19,6 +22,8 @@ use tonic_types::StatusExt;
 
 const TYPE: &str = "counter.v1.Fanout";
 const DEADLINE: Duration = Duration::from_secs(60);
+/// A wait is suspected after that long, and looked at within 250 ms (`region-node/src/region/rings.rs`).
+const SUSPECTED_AFTER: Duration = Duration::from_millis(200);
 /// A ring is broken within 1 s on a machine that is not busy.
 const BROKEN_WITHIN: Duration = Duration::from_secs(10);
 
@@ -105,8 +110,8 @@ async fn a_ring_of_independent_calls_is_broken_at_one_place() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_long_without_a_ring_is_left_alone() -> Result<()> {
     const AGENTS: u64 = 40;
-    const CALLS: u64 = 3_000;
     const IN_FLIGHT: usize = 64;
+    let count = size_of_run("AFDG_CALLS", 3_000);
     let (grid, _folder) = grid(|options| options.agents = host(&[])).await?;
     let client = Client::connect(&grid.endpoint()).await?;
     let permits = Arc::new(tokio::sync::Semaphore::new(IN_FLIGHT));
@@ -116,7 +121,8 @@ async fn who_waits_long_without_a_ring_is_left_alone() -> Result<()> {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (random >> 33) % bound
     };
-    for _ in 0..CALLS {
+    let long = Arc::<AtomicUsize>::default();
+    for _ in 0..count {
         // Agents call greater ones only. Some turns take long, so that many others wait for them.
         let first = below(AGENTS - 1);
         let next = (0..1 + below(3)).map(|_| first + 1 + below(AGENTS - 1 - first));
@@ -124,14 +130,23 @@ async fn who_waits_long_without_a_ring_is_left_alone() -> Result<()> {
         let delta = if below(100) == 0 { 400 } else { 0 };
         let permit = Arc::clone(&permits).acquire_owned().await?;
         let call = call(client.clone(), key, next, delta);
+        let long = Arc::clone(&long);
         calls.spawn(async move {
             let _permit = permit;
-            call.await
+            let began = Instant::now();
+            let answer = call.await;
+            if began.elapsed() > SUSPECTED_AFTER + Duration::from_millis(250) {
+                long.fetch_add(1, Relaxed);
+            }
+            answer
         });
     }
     while let Some(call) = calls.join_next().await {
         assert_eq!(call??, 1);
     }
+    let long = long.load(Relaxed);
+    println!("{count} calls, none refused; {long} waited longer than it takes to be suspected and looked at");
+    assert!(long > count / 100, "hardly any call waited long enough to be suspected: {long} of {count}");
     grid.stop().await;
     Ok(())
 }
