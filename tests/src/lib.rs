@@ -24,10 +24,17 @@ use tempfile::TempDir;
 /// Bound of everything that a test waits for.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A number that an environment variable sets for a longer run of a test; docs/reliability.md lists them.
-pub fn size_of_run(variable: &str, default: usize) -> usize {
-    let Ok(text) = std::env::var(variable) else { return default };
-    text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no whole number"))
+/// A number that the environment may set, so that a test has a long form: see docs/reliability.md.
+///
+/// # Panics
+///
+/// If it is set to what is no number above 0.
+pub fn number_of(name: &str, otherwise: u64) -> u64 {
+    let Ok(text) = std::env::var(name) else { return otherwise };
+    text.parse()
+        .ok()
+        .filter(|number| *number > 0)
+        .unwrap_or_else(|| panic!("{name}={text} is no number above 0"))
 }
 
 /// A counter that does not exist yet reads as 0.

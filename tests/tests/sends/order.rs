@@ -2,11 +2,16 @@
 
 use crate::mail::{Mail, now_ms};
 use afdg_tests::{
-    mail::v1::{KeptLetter, SpreadRequest},
-    size_of_run,
+    PATIENCE,
+    client::Client,
+    mail::v1::{KeptLetter, Letters, ReadRequest, Spread, SpreadRequest},
+    number_of,
 };
 use anyhow::Result;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
+use tokio::time::{Duration, Instant};
+
+const PAUSE: Duration = Duration::from_millis(200);
 
 fn by_sender(letters: &[KeptLetter]) -> BTreeMap<&str, Vec<u64>> {
     let mut numbers: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
@@ -16,73 +21,131 @@ fn by_sender(letters: &[KeptLetter]) -> BTreeMap<&str, Vec<u64>> {
     numbers
 }
 
+/// Who sends how much to whom; `AFDG_ORDER_SENDERS`, `AFDG_ORDER_RECEIVERS` and `AFDG_ORDER_LETTERS` say it.
+struct Size {
+    senders: u64,
+    receivers: Vec<String>,
+    /// From each sender to each receiver.
+    letters: u64,
+    /// Bound of all that is waited for.
+    patience: Duration,
+}
+
+impl Size {
+    /// Letters from each sender to each receiver in one turn.
+    const EACH: u64 = 10;
+    /// One box shows no more of them.
+    const SHOWN_MAX: u64 = 100_000;
+
+    fn of_environment() -> Self {
+        let senders = number_of("AFDG_ORDER_SENDERS", 8);
+        let receivers = number_of("AFDG_ORDER_RECEIVERS", 8);
+        let letters = number_of("AFDG_ORDER_LETTERS", 100);
+        assert!(senders * letters <= Self::SHOWN_MAX, "a box does not show more than {}", Self::SHOWN_MAX);
+        Self {
+            senders,
+            receivers: (0..receivers).map(|number| format!("to-{number}")).collect(),
+            letters,
+            patience: PATIENCE + Duration::from_millis(2) * (senders * receivers * letters) as u32,
+        }
+    }
+
+    fn for_each_receiver(&self) -> usize {
+        (self.senders * self.letters) as usize
+    }
+
+    fn sends(&self) -> usize {
+        self.for_each_receiver() * self.receivers.len()
+    }
+
+    /// Has all senders send, in rounds.
+    async fn spread(&self, client: &Client) {
+        for first in (0..self.letters).step_by(Self::EACH as usize) {
+            let senders = (0..self.senders).map(|sender| {
+                let request = SpreadRequest {
+                    r#box: format!("from-{sender}"),
+                    to: self.receivers.clone(),
+                    first,
+                    count: Self::EACH.min(self.letters - first),
+                    ..SpreadRequest::default()
+                };
+                self.spread_once(client, request, format!("{sender}-{first}"))
+            });
+            futures::future::join_all(senders).await;
+        }
+    }
+
+    /// A call that met a stopping node, or a region that has as much to deliver as it takes, is repeated
+    /// under its key.
+    async fn spread_once(&self, client: &Client, request: SpreadRequest, key: String) {
+        let give_up = Instant::now() + self.patience;
+        loop {
+            match client.call_once::<_, Spread>("/mail.v1.Box/Spread", request.clone(), &key).await {
+                Ok(_) => return,
+                Err(status) => assert!(Instant::now() < give_up, "sender {key} could not spread: {status}"),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Waits until a box has as many letters as were sent to it.
+    async fn until_full(&self, client: &Client, receiver: &str, give_up: Instant) {
+        loop {
+            let request = ReadRequest { r#box: receiver.to_owned() };
+            let read = client.call::<_, Letters>("/mail.v1.Box/Read", request).await;
+            let read = read.map(|read| read.letters.len());
+            if read.as_ref().is_ok_and(|letters| *letters >= self.for_each_receiver()) {
+                return;
+            }
+            let wanted = self.for_each_receiver();
+            assert!(Instant::now() < give_up, "{receiver} should have {wanted} letters, and has {read:?}");
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_receiver_sees_every_senders_numbers_in_order_while_nodes_stop() -> Result<()> {
-    const EACH: u64 = 10;
-    let boxes = size_of_run("AFDG_ORDER_BOXES", 8);
-    let rounds = size_of_run("AFDG_ORDER_LETTERS", 100) as u64 / EACH;
-    let began = std::time::Instant::now();
+    let size = Arc::new(Size::of_environment());
     let mut mail = Mail::open(3).await?;
-    let receivers: Vec<String> = (0..boxes).map(|number| format!("to-{number}")).collect();
-    let client = mail.client.clone();
-    let spreading = tokio::spawn({
-        let receivers = receivers.clone();
+    let began = Instant::now();
+    let sending = tokio::spawn({
+        let (size, client) = (Arc::clone(&size), mail.client.clone());
         async move {
-            for round in 0..rounds {
-                let senders = (0..boxes).map(|sender| {
-                    let request = SpreadRequest {
-                        r#box: format!("from-{sender}"),
-                        to: receivers.clone(),
-                        first: round * EACH,
-                        count: EACH,
-                        ..SpreadRequest::default()
-                    };
-                    let key = format!("{sender}-{round}");
-                    let client = client.clone();
-                    async move {
-                        // A call that met a stopping node is repeated under its key.
-                        for _ in 0..20 {
-                            let sent: Result<afdg_tests::mail::v1::Spread, _> =
-                                client.call_once("/mail.v1.Box/Spread", request.clone(), &key).await;
-                            if sent.is_ok() {
-                                return;
-                            }
-                        }
-                        panic!("sender {key} could not spread");
-                    }
-                });
-                futures::future::join_all(senders).await;
+            size.spread(&client).await;
+            println!("all is sent after {:.1} s", began.elapsed().as_secs_f64());
+            let give_up = Instant::now() + size.patience;
+            for receiver in &size.receivers {
+                size.until_full(&client, receiver, give_up).await;
             }
+            began.elapsed()
         }
     });
-    let mut stops = 0;
-    for name in mail.grid.node_names().iter().cycle() {
-        if stops >= mail.grid.node_names().len() && spreading.is_finished() {
+    // Nodes stop, without handing over, for as long as anything is on its way, and each once at least.
+    let nodes = mail.grid.node_names();
+    let mut deaths = 0;
+    for name in nodes.iter().cycle() {
+        if deaths >= nodes.len() && sending.is_finished() {
             break;
         }
-        stops += 1;
-        let name = name.clone();
-        mail.grid.stop_node(&name).await?;
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-        mail.grid.start_node(&name).await?;
-        mail.grid.until_well(afdg_tests::PATIENCE).await?;
+        mail.grid.stop_node(name).await?;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        mail.grid.start_node(name).await?;
+        mail.grid.until_well(size.patience).await?;
+        deaths += 1;
     }
-    spreading.await?;
-    let all: Vec<u64> = (0..rounds * EACH).collect();
-    let letters_sent = boxes * boxes * all.len();
-    for receiver in &receivers {
-        mail.numbers(receiver, boxes * all.len()).await?;
+    let took = sending.await?.as_secs_f64();
+    println!("{} sends took effect within {took:.1} s; {deaths} deaths of nodes", size.sends());
+    let all: Vec<u64> = (0..size.letters).collect();
+    for receiver in &size.receivers {
         let letters = mail.letters(receiver).await?;
+        assert_eq!(letters.len(), size.for_each_receiver(), "letters of {receiver}");
         let by_sender = by_sender(&letters);
-        assert_eq!(by_sender.len(), boxes);
+        assert_eq!(by_sender.len() as u64, size.senders);
         for (sender, numbers) in by_sender {
             assert_eq!(numbers, all, "from {sender} to {receiver}");
         }
     }
-    let seconds = began.elapsed().as_secs();
-    println!(
-        "{letters_sent} letters of {boxes} senders to {boxes} receivers in {seconds} s, {stops} nodes stopped"
-    );
     mail.grid.stop().await;
     Ok(())
 }
