@@ -75,13 +75,14 @@ impl Load {
         self.limits.get(agent_type).copied().unwrap_or_default()
     }
 
-    fn of(&mut self, agent_type: &str) -> &mut TypeLoad {
+    /// There is always one.
+    fn of(&mut self, agent_type: &str) -> Option<&mut TypeLoad> {
         // Most types are known, and a name is only copied for one that is not.
         if !self.types.contains_key(agent_type) {
             let load = TypeLoad { limits: self.limits_of(agent_type), ..TypeLoad::default() };
             self.types.insert(agent_type.to_owned(), load);
         }
-        self.types.entry(agent_type.to_owned()).or_default()
+        self.types.get_mut(agent_type)
     }
 
     /// Whether a message of so many bytes, for which `chain_agents` agents wait, may come in.
@@ -112,7 +113,7 @@ impl Load {
         if self.limits.is_empty() {
             return Ok(());
         }
-        let load = self.of(agent_type);
+        let Some(load) = self.of(agent_type) else { return Ok(()) };
         let per_second = load.limits.get(TypeLimit::TurnsPerSecond);
         if per_second == 0 {
             return Ok(());
@@ -126,7 +127,7 @@ impl Load {
         self.messages += 1;
         self.bytes += bytes;
         self.node.0.fetch_add(bytes, Relaxed);
-        let load = self.of(agent_type);
+        let Some(load) = self.of(agent_type) else { return };
         load.messages += 1;
         load.bytes += bytes;
     }
@@ -136,7 +137,7 @@ impl Load {
         self.messages = self.messages.saturating_sub(1);
         self.bytes -= known;
         self.node.0.fetch_sub(known, Relaxed);
-        let load = self.of(agent_type);
+        let Some(load) = self.of(agent_type) else { return };
         load.messages = load.messages.saturating_sub(1);
         load.bytes = load.bytes.saturating_sub(bytes);
     }
@@ -148,16 +149,20 @@ impl Load {
     }
 
     pub fn turn_starts(&mut self, agent_type: &str) {
-        self.of(agent_type).turns += 1;
+        if let Some(load) = self.of(agent_type) {
+            load.turns += 1;
+        }
     }
 
     pub fn turn_ends(&mut self, agent_type: &str) {
-        let load = self.of(agent_type);
+        let Some(load) = self.of(agent_type) else { return };
         load.turns = load.turns.saturating_sub(1);
     }
 
     pub fn wait_for_place(&mut self, agent_type: &str, waits: WaitsForPlace) {
-        self.of(agent_type).waiting.push_back(waits);
+        if let Some(load) = self.of(agent_type) {
+            load.waiting.push_back(waits);
+        }
     }
 
     /// Who has waited longest, if there is a place.
