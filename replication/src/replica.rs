@@ -149,8 +149,8 @@ impl<M: Machine> Replica<M> {
     }
 
     /// Writes a command if this replica still leads in `term`, and waits for its outcome. Writes whose
-    /// futures are first polled one after the other enter the log in that order. Any error leaves open
-    /// whether the command took effect.
+    /// futures are first polled one after the other enter the log in that order; in a set of futures that
+    /// takes [`afdg_runtime::in_order`]. Any error leaves open whether the command took effect.
     pub async fn write_in_term(&self, term: u64, command: Bytes) -> Result<M::Outcome, WriteError> {
         let leader = crate::raft_types::LogId::new_term_index(term, 0);
         let (responder, complete) = ProgressResponder::complete_only();

@@ -18,7 +18,7 @@ use afdg_region_machine::{
     },
 };
 use afdg_router::{OutgoingMessage, Router};
-use afdg_runtime::OnEnd;
+use afdg_runtime::{OnEnd, in_order};
 use afdg_types::{
     AgentRef, CallError, GridError, MessageId, Purpose, Reason, Retry, Rows, RowsError, Sending, limits,
 };
@@ -218,8 +218,9 @@ async fn deliver(
             break;
         }
     }
-    let sent =
-        messages.into_iter().map(|(number, sent_ms, result)| async move { (number, sent_ms, result.await) });
+    let sent = messages
+        .into_iter()
+        .map(|(number, sent_ms, result)| in_order(async move { (number, sent_ms, result.await) }));
     for (number, sent_ms, result) in futures::future::join_all(sent).await {
         match result {
             Ok(_) => delivery.accepted.push(number),

@@ -11,6 +11,7 @@ use afdg_region_machine::{
     op::{AcceptSend, CollectGarbage, CommitMessaging, CommitScheduling, Op, RecordTurn},
 };
 use afdg_replication::WriteError;
+use afdg_runtime::in_order;
 use afdg_types::{
     MessageId, limits,
     planted::{Bug, planted},
@@ -53,9 +54,8 @@ impl Owner {
             }
             leading.next_sequence += 1;
             let (replica, term) = (self.replica.clone(), leading.term);
-            leading
-                .proposed
-                .push_back(Box::pin(async move { (replica.write_in_term(term, encoded).await, ops) }));
+            let written = async move { (replica.write_in_term(term, encoded).await, ops) };
+            leading.proposed.push_back(Box::pin(in_order(written)));
         }
     }
 }

@@ -13,6 +13,7 @@ use afdg_proto::{
     peer_auth::{DemandToken, PeerToken},
     status::of_grid_error,
 };
+use afdg_runtime::in_order;
 use afdg_types::{GridError, Reason, limits::FRAME_BYTES_MAX};
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -158,7 +159,7 @@ async fn serve_connection(
     mut requests: Streaming<PeerFrame>,
     answers: mpsc::Sender<PeerMessage>,
 ) {
-    // Polled first in the order in which they were added: that is what keeps appends in order.
+    // First polled in the order in which they were added: that is what keeps appends in order.
     let mut under_way = FuturesUnordered::new();
     loop {
         tokio::select! {
@@ -169,7 +170,7 @@ async fn serve_connection(
                 }
             }
             frame = requests.message(), if under_way.len() < CONNECTION_REQUESTS_MAX => match frame {
-                Ok(Some(frame)) => under_way.extend(frame.messages.into_iter().map(|request| service.handle(request))),
+                Ok(Some(frame)) => under_way.extend(frame.messages.into_iter().map(|request| in_order(service.handle(request)))),
                 Ok(None) | Err(_) => return,
             },
         }

@@ -5,6 +5,7 @@ mod codec_frozen;
 mod damage;
 mod log_store;
 mod openraft_suite;
+mod order;
 mod random;
 mod server;
 mod state_machine;
