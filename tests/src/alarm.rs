@@ -77,7 +77,7 @@ impl AlarmAgent for Alarm {
         }
         match request.refuse {
             true => Err(AgentError::refused("AFTER_ALL_NOT", "nothing is set after all")),
-            false => Ok(SetResponse {}),
+            false => Ok(SetResponse { at_ms: ctx.now_ms() }),
         }
     }
 

@@ -79,6 +79,10 @@ bugs! {
     InboxNotLeft = "inbox-not-left";
     /// Nobody looks for agents that wait for one another in a ring.
     RingsLeft = "rings-left";
+    /// A new leader does not look for the schedules.
+    SchedulesForgotten = "schedules-forgotten";
+    /// A firing leaves its schedule where it stood, and its messages' ids depend on the time.
+    FiredAgain = "fired-again";
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -591,6 +591,9 @@ async fn begin(
     if planted(Bug::OutboxForgotten) {
         backlog.outbox.clear();
     }
+    if planted(Bug::SchedulesForgotten) {
+        backlog.schedules.clear();
+    }
     Ok(backlog)
 }
 

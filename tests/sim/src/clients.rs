@@ -4,6 +4,7 @@
 //! the end everything that was acknowledged under a key is asked again, and must be answered the same.
 
 use crate::{
+    alarms::{self, ALARMS},
     events::Events,
     invariants::answers::{Answer, History, Op},
     letters::{self, BOXES},
@@ -16,7 +17,7 @@ use afdg_proto::{
     status::to_call_error,
 };
 use afdg_runtime::{Net, World, channel_to};
-use afdg_tests::{linearizability::Operation, mail::v1 as mail};
+use afdg_tests::{alarm::v1 as alarm, linearizability::Operation, mail::v1 as mail};
 use afdg_types::{CallError, Reason, Retry};
 use prost::Message;
 use std::{
@@ -50,6 +51,12 @@ const REFUSED_PERCENT: u64 = 30;
 const REFUSED_TURNS_PERCENT: u32 = 20;
 /// Of 100 letters, so many are held back for up to a second.
 const HELD_BACK_PERCENT: u64 = 10;
+/// Of 100 messages, so many have an alarm set a schedule.
+const SCHEDULES_PERCENT: u64 = 3;
+/// A schedule starts within this, and rings a few times.
+const SCHEDULE_START_MS_MAX: u64 = 2_000;
+const SCHEDULE_PERIOD_MS: std::ops::Range<u64> = 100..900;
+const SCHEDULE_PERIODS_MAX: u64 = 6;
 /// Of 100 attempts, so many go to another extension than the client's own.
 const OTHER_EXTENSION_PERCENT: u64 = 15;
 
@@ -70,6 +77,7 @@ struct Shared {
     kept: Vec<(Question, Reply)>,
     balances: Vec<i64>,
     letters: letters::Sent,
+    alarms: Vec<alarms::Set>,
 }
 
 /// What clients do.
@@ -223,8 +231,11 @@ impl Client {
         }
         self.finish(Stage::Open).await;
         while self.board.stage() == Stage::Load {
-            if self.random(100) < LETTERS_PERCENT {
+            let kind = self.random(100);
+            if kind < LETTERS_PERCENT {
                 self.post().await;
+            } else if kind < LETTERS_PERCENT + SCHEDULES_PERCENT {
+                self.set_alarm().await;
             } else {
                 let question = self.next_question();
                 self.ask(question, false).await;
@@ -241,6 +252,9 @@ impl Client {
         }
         if self.number == 1 {
             self.collect_letters().await;
+        }
+        if self.number == 2 {
+            self.collect_rings().await;
         }
         self.finish(Stage::Audit).await;
     }
@@ -395,17 +409,105 @@ impl Client {
     }
 
     async fn read_box(&mut self, key: &str) -> Vec<(String, u64)> {
+        let letters: mail::Letters = self.read_all(format!("mail.v1.Box/{key}")).await;
+        letters.letters.into_iter().map(|letter| (letter.from, letter.number)).collect()
+    }
+
+    /// Has an alarm set a schedule, and repeats that until it knows that it is set, or can't be any more.
+    async fn set_alarm(&mut self) {
+        self.messages += 1;
+        let name = format!("{}-{}", self.number, self.messages);
+        let (from, to) = (alarms::ringing(self.random(ALARMS)), alarms::ringing(self.random(ALARMS)));
+        let now_ms = self.world.clock.now_ms();
+        let period_ms =
+            SCHEDULE_PERIOD_MS.start + self.random(SCHEDULE_PERIOD_MS.end - SCHEDULE_PERIOD_MS.start);
+        let start_ms = now_ms + self.random(SCHEDULE_START_MS_MAX);
+        let until_ms = start_ms + period_ms * self.random(SCHEDULE_PERIODS_MAX);
+        let set = alarm::SetRequest {
+            name: name.clone(),
+            period_ms,
+            missed: "all".to_owned(),
+            start_ms,
+            until_ms,
+            to: to.clone(),
+            ..Default::default()
+        };
+        let request = set.encode_to_vec();
+        loop {
+            let timeout_ms = 500 + self.random(4_000);
+            let call = CallRequest {
+                agent: format!("alarm.v1.Alarm/{from}"),
+                method: "Set".to_owned(),
+                request: request.clone().into(),
+                idempotency_key: name.clone(),
+                timeout_ms,
+            };
+            let extension = self.number % self.grids.len();
+            let set = self.grids[extension].call(limited(call, timeout_ms)).await;
+            match set.map_err(|status| to_call_error(&status)) {
+                Ok(response) => {
+                    let at_ms = alarm::SetResponse::decode(response.into_inner().response)
+                        .map_or(u64::MAX, |response| response.at_ms);
+                    let set = alarms::Set { from, name, to, period_ms, at_ms, start_ms, until_ms };
+                    self.board.lock().alarms.push(set);
+                    return self.board.events.count("alarms set");
+                }
+                // All its times had passed: nothing is set.
+                Err(CallError::Agent(error))
+                    if error.reason == "TURN_TOO_LARGE" || error.reason == "SCHEDULE_MALFORMED" =>
+                {
+                    return self.board.events.count("alarms too late");
+                }
+                Err(CallError::Agent(error)) => {
+                    let what = format_args!("a schedule was refused: {error}");
+                    return self.board.events.violation("answers", what);
+                }
+                Err(CallError::Grid(error)) => {
+                    self.board.events.note("client", format_args!("{} can't set: {error}", self.number));
+                }
+            }
+            if self.board.stage() == Stage::Over {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20 + self.random(200))).await;
+        }
+    }
+
+    /// Reads every alarm until it rang as often as was set, or should have long ago.
+    async fn collect_rings(&mut self) {
+        let sets = self.board.lock().alarms.clone();
+        for number in 0..ALARMS {
+            let to = alarms::ringing(number);
+            let mut rings = Vec::new();
+            for _ in 0..COLLECTIONS_MAX {
+                let read: alarm::Rings = self.read_all(format!("alarm.v1.Alarm/{to}")).await;
+                let ring = |rung: alarm::Rung| alarms::Ring {
+                    from: rung.from,
+                    name: rung.name,
+                    message_id: rung.message_id,
+                };
+                rings = read.rings.into_iter().map(ring).collect();
+                if rings.len() >= alarms::count_for(&to, &sets) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            alarms::check(&to, &rings, &sets, &self.board.events);
+        }
+    }
+
+    /// What the agent's method `Read` says, asked until there is an answer.
+    async fn read_all<T: Message + Default>(&mut self, agent: String) -> T {
         loop {
             let call = CallRequest {
-                agent: format!("mail.v1.Box/{key}"),
+                agent: agent.clone(),
                 method: "Read".to_owned(),
                 timeout_ms: 4_000,
                 ..Default::default()
             };
             let extension = self.number % self.grids.len();
             if let Ok(response) = self.grids[extension].call(limited(call, 4_000)).await {
-                let letters = mail::Letters::decode(response.into_inner().response).unwrap_or_default();
-                return letters.letters.into_iter().map(|letter| (letter.from, letter.number)).collect();
+                return T::decode(response.into_inner().response).unwrap_or_default();
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

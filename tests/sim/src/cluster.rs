@@ -108,7 +108,8 @@ fn region_node(name: String, listen: String, catalog: Vec<String>, shape: Shape)
         .with(afdg_example_counter::counter())
         .with(afdg_example_bank::account())
         .with(afdg_example_shop::customer())
-        .with(afdg_tests::mail::mail_box());
+        .with(afdg_tests::mail::mail_box())
+        .with(afdg_tests::alarm::alarm());
     let agents = Arc::new(agents);
     Box::new(move |Process { world, substitutes, phase, stop }| -> Main {
         let config = RegionNodeConfig {

@@ -3,6 +3,7 @@
 //! A process simulates one seed, on one thread, so that nothing of an earlier seed can reach a later one;
 //! this program starts as many as there are processors.
 
+mod alarms;
 mod clients;
 mod clock;
 mod cluster;

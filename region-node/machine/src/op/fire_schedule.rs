@@ -8,7 +8,10 @@ use crate::table::{
     replies,
     schedules::{self, Progress},
 };
-use afdg_types::{AgentRef, RowsError, RowsMut};
+use afdg_types::{
+    AgentRef, MessageId, RowsError, RowsMut,
+    planted::{Bug, planted},
+};
 use serde::{Deserialize, Serialize};
 
 /// The leader works out due times, since calendars and time zones are no part of the state. What it has
@@ -49,8 +52,12 @@ impl FireSchedule {
             return Ok(OpOutcome::NotFired);
         };
         let mut placed = Vec::with_capacity(self.firings.len());
+        let fires_again = planted(Bug::FiredAgain);
         for due_ms in self.firings.iter().copied() {
-            let send = schedule.firing(agent, name, due_ms, self.now_ms);
+            let mut send = schedule.firing(agent, name, due_ms, self.now_ms);
+            if fires_again {
+                send.message_id = MessageId::of_firing(agent, name, self.now_ms, due_ms);
+            }
             let id = send.message_id;
             if inbox::place(rows, id)?.is_some() || replies::get(rows, id)?.is_some() {
                 continue;
@@ -73,6 +80,7 @@ impl FireSchedule {
         }
         let fired = progress.fired.saturating_add(placed.len() as u64);
         match self.next_due_ms {
+            _ if fires_again => {}
             Some(due_ms) => {
                 let generation = progress.generation;
                 schedules::put_progress(rows, agent, name, Progress { generation, due_ms, fired })?;
