@@ -96,6 +96,7 @@ fn due_times_only_go_forward_in_every_zone_and_a_late_leader_goes_on_behind_the_
     for (calendar, zone) in calendars.iter().flat_map(|calendar| zones.map(|zone| (calendar, zone))) {
         let times = times(&cron(calendar, zone));
         let mut due_ms = times.first(ms("2026-01-01T00:00:00Z")).unwrap();
+        let mut before_ms = due_ms;
         for _ in 0..500 {
             let Some(next_ms) = times.after(due_ms) else { break };
             assert!(next_ms > due_ms, "{calendar} in {zone}: {} after {}", text(next_ms), text(due_ms));
@@ -103,8 +104,10 @@ fn due_times_only_go_forward_in_every_zone_and_a_late_leader_goes_on_behind_the_
                 let firing = times.fire(Missed::Once, due_ms, due_ms + late_ms);
                 let expected = Firing { firings: vec![due_ms], next_due_ms: Some(next_ms) };
                 assert_eq!(firing, expected, "{calendar} in {zone}: {late_ms} ms after {}", text(due_ms));
+                let missed_one = times.fire(Missed::Once, before_ms, due_ms + late_ms);
+                assert_eq!(missed_one, expected, "{calendar} in {zone}: {late_ms} ms after {}", text(due_ms));
             }
-            due_ms = next_ms;
+            (before_ms, due_ms) = (due_ms, next_ms);
         }
     }
 }

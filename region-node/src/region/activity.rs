@@ -55,7 +55,9 @@ impl Owner {
     /// What an agent is doing; none if this replica does not lead.
     pub(super) fn activity_of(&self, agent: &AgentRef) -> Option<Activity> {
         let leading = self.leading.as_ref().filter(|leading| leading.ready)?;
-        Some(Activity::of(leading.agents.get(agent), Instant::now()))
+        let mut activity = Activity::of(leading.agents.get(agent), Instant::now());
+        activity.waiting += leading.parked.len(agent);
+        Some(activity)
     }
 
     /// The agents whose turns have waited for a call for longest, at most `limit`; those of `agent_type`, if it
@@ -75,7 +77,7 @@ impl Owner {
         let agents = blocked.into_iter().map(|(_, _, agent, state, running)| BlockedAgent {
             agent: agent.to_string(),
             turn: Some(shown(running, running.calls.waiting(), 1, now)),
-            behind: state.waiting() as u32,
+            behind: (state.waiting() + leading.parked.len(agent)) as u32,
         });
         Some(ListBlockedAgentsResponse { agents: agents.collect(), more })
     }

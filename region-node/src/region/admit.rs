@@ -24,8 +24,8 @@ pub(super) const WAITERS_MAX: usize = 64;
 /// Kept ids that wait to be written at most; an id that finds no place is kept the next time it is seen.
 const KEEP_IDS_MAX: usize = 1_024;
 /// An id that is seen again is kept longer only if that adds this much, so that a flood of repeats does
-/// not write one entry each.
-const KEEP_STEP_S: u64 = 3_600;
+/// not write one entry each; so it is kept that much longer to begin with.
+pub(super) const KEEP_STEP_S: u64 = 3_600;
 
 impl Owner {
     pub(super) fn admit(&mut self, admission: Admission) {
@@ -67,7 +67,7 @@ impl Owner {
             || leading.outbox_bytes >= limits::REGION_OUTBOX_BYTES_MAX;
         // What agents have sent gets in all the same: the outbox may be this region's own.
         let is_sent = matches!(&admission.purpose, Purpose::Send(sending) if sending.sender.is_some());
-        if outbox_is_full && admission.chain.is_empty() && !is_sent {
+        if outbox_is_full && admission.chain.is_empty() && !is_sent && !self.only_reads(admission) {
             return Err(overloaded("the region has as many sends on their way as it takes"));
         }
         if let Some(error) = calls::refuse(&admission.chain, &admission.agent) {
@@ -93,11 +93,17 @@ impl Owner {
     fn check_rate(&mut self, admission: &Admission) -> Result<(), GridError> {
         let has_turn = matches!(admission.purpose, Purpose::Call | Purpose::Send(_));
         match &mut self.leading {
-            Some(leading) if has_turn && admission.chain.is_empty() => {
+            // What comes before a new leader is ready is looked at again when it is.
+            Some(leading) if has_turn && admission.chain.is_empty() && leading.ready => {
                 leading.load.take_rate(admission.agent.agent_type(), Instant::now())
             }
             _ => Ok(()),
         }
+    }
+
+    fn only_reads(&self, admission: &Admission) -> bool {
+        matches!(admission.purpose, Purpose::Attach | Purpose::Probe(_))
+            || matches!(admission.purpose, Purpose::Call if self.check_method(admission) == Ok(true))
     }
 
     fn check_method(&self, admission: &Admission) -> Result<bool, GridError> {
@@ -252,8 +258,11 @@ impl Owner {
         let expires_at_s = self.kept_until_s(id);
         let Some(leading) = self.leading.as_mut() else { return };
         let lasting = id.kind() != MessageIdKind::Router;
-        let place = leading.pending.len() < KEEP_IDS_MAX;
-        if lasting && place && expires_at_s >= reply.expires_at_s + KEEP_STEP_S {
+        let place = || {
+            let kept = leading.pending.iter().filter(|op| matches!(op, Pending::KeepId(_)));
+            kept.count() < KEEP_IDS_MAX
+        };
+        if lasting && expires_at_s >= reply.expires_at_s + KEEP_STEP_S && place() {
             let keep = KeepId { message_id: id, expires_at_s };
             leading.pending.push_back(Pending::KeepId(keep));
         }
@@ -340,6 +349,7 @@ impl Owner {
         let message_bytes = turn.request.len();
         leading.load.count_in(agent.agent_type(), message_bytes);
         leading.agents.entry(agent.clone()).or_default().uncommitted += 1;
+        leading.let_go(&agent, send.as_ref());
         if send.is_some() {
             let failure = TurnReply::Failed { reason: Reason::OutcomeUnknown, message };
             let next = Next::GiveUp { expires_at_s };

@@ -142,6 +142,7 @@ impl Owner {
         let now_s = self.here.world.clock.now_ms() / 1_000;
         self.storage_behind = self.replica.storage_is_behind();
         self.give_up_stuck_turns();
+        self.give_up_stuck_reads();
         if let Some(leading) = self.leading.as_mut() {
             let now = tokio::time::Instant::now();
             leading.waiters.values_mut().for_each(|waiters| {

@@ -28,6 +28,10 @@ use tokio::time::Instant;
 /// How long one attempt to deliver looks for the receiver's region.
 const DELIVERY_MS_MAX: u64 = 3_000;
 
+/// Of the lanes that are delivered at the same time, those whose last attempt failed: each may keep its place
+/// for as long as [`DELIVERY_MS_MAX`], which the others must not wait for.
+const LANES_AGAIN_MAX: usize = limits::REGION_LANES_MAX / 4;
+
 /// Longest pause before a lane is tried again whose receiver's region had no room or no leader.
 const PAUSE_MS_MAX: u64 = 1_000;
 
@@ -72,34 +76,54 @@ impl Owner {
                 }
                 Some(lane) if lane.state == LaneState::Idle => {
                     lane.state = LaneState::Queued;
-                    leading.lanes_queued.push_back(key);
+                    match lane.failures {
+                        0 => leading.lanes_queued.push_back(key),
+                        _ => leading.lanes_queued_again.push_back(key),
+                    }
                 }
                 _ => {}
             }
         }
         while leading.lanes_delivering < limits::REGION_LANES_MAX {
-            let Some(key) = leading.lanes_queued.pop_front() else { return };
+            let again = leading.lanes_delivering_again < LANES_AGAIN_MAX
+                && (leading.lanes_queued.is_empty() || leading.lanes_delivering_again < LANES_AGAIN_MAX / 4);
+            let key = match again {
+                true => leading.lanes_queued_again.pop_front().or_else(|| leading.lanes_queued.pop_front()),
+                false => leading.lanes_queued.pop_front(),
+            };
+            let Some(key) = key else { return };
             let Some(lane) = leading.lanes.get_mut(&key) else { continue };
+            // Where the last attempt failed one message shows whether the next would do better.
+            let (again, count) = match lane.failures {
+                0 => (false, limits::LANE_IN_FLIGHT_MESSAGES_MAX),
+                _ => (true, 1),
+            };
             lane.state = LaneState::Delivering;
             leading.lanes_delivering += 1;
-            // Where the last attempt failed one message shows whether the next would do better.
-            let count = if lane.failures > 0 { 1 } else { limits::LANE_IN_FLIGHT_MESSAGES_MAX };
+            leading.lanes_delivering_again += usize::from(again);
             let numbers = lane.numbers.iter().take(count).map(|(number, _)| *number).collect();
             let now_ms = self.here.world.clock.now_ms();
             let (rows, router) = (Arc::clone(self.replica.rows()), Arc::clone(&self.here.router));
             let (events, leadership) = (self.events.clone(), leading.leadership);
             self.here.tasks.spawn("deliver", OnEnd::PanicStopsServer, async move {
                 let delivery = deliver(rows.as_ref(), &router, &key, numbers, now_ms).await;
-                let _ = events.send(Event::Delivered { leadership, lane: key, delivery });
+                let _ = events.send(Event::Delivered { leadership, lane: key, again, delivery });
             });
         }
     }
 
-    pub(super) fn delivered(&mut self, leadership: u64, key: LaneKey, delivery: Result<Delivery, RowsError>) {
+    pub(super) fn delivered(
+        &mut self,
+        leadership: u64,
+        key: LaneKey,
+        again: bool,
+        delivery: Result<Delivery, RowsError>,
+    ) {
         let now_ms = self.here.world.clock.now_ms();
         let current = self.leading.as_mut().filter(|leading| leading.leadership == leadership);
         let Some(leading) = current else { return };
         leading.lanes_delivering = leading.lanes_delivering.saturating_sub(1);
+        leading.lanes_delivering_again = leading.lanes_delivering_again.saturating_sub(usize::from(again));
         let has_room = leading.may_give_up();
         let Some(lane) = leading.lanes.get_mut(&key) else { return };
         lane.state = LaneState::Idle;

@@ -3,9 +3,11 @@
 
 use super::{
     admission::{Admission, ReplyTo},
+    due::Parked,
     load::Load,
     mailbox_queue::MailboxQueue,
     propose::Proposed,
+    reads::RunningRead,
     schedules::Schedules,
 };
 use crate::executor::{
@@ -64,7 +66,12 @@ pub struct AgentState {
 
 impl AgentState {
     pub fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.running.is_none() && self.held.is_empty() && self.uncommitted == 0
+        self.queue.is_empty()
+            && self.running.is_none()
+            && self.held.is_empty()
+            && self.uncommitted == 0
+            // Or it would stand there once more with its next message.
+            && !self.waits_for_place
     }
 
     /// Messages that wait for their turn.
@@ -263,15 +270,23 @@ pub struct Leading {
     /// Those that are due at the same time have their turns in the order in which they were accepted.
     pub due: BTreeSet<(u64, u64, MessageId)>,
     pub due_counted: u64,
+    pub parked: Parked,
+    /// There was no room for more that is due: nothing is looked at before that, milliseconds since the Unix
+    /// epoch.
+    pub due_full_until_ms: u64,
     /// Accepted sends whose turn is not committed.
     pub inbox_messages: usize,
     pub inbox_bytes: usize,
     pub lanes: HashMap<LaneKey, Lane>,
     /// Lanes with something to deliver that wait for a place.
     pub lanes_queued: VecDeque<LaneKey>,
+    /// Those of them whose last attempt failed.
+    pub lanes_queued_again: VecDeque<LaneKey>,
     /// Lanes that wait for their next attempt, by when that is.
     pub lanes_due: BTreeSet<(u64, LaneKey)>,
     pub lanes_delivering: usize,
+    /// Those of them whose last attempt failed.
+    pub lanes_delivering_again: usize,
     /// Lanes to look at once the events that came together are handled.
     pub lanes_wanted: Vec<LaneKey>,
     /// Sends that were given up and that no person has settled.
@@ -285,6 +300,7 @@ pub struct Leading {
     /// Read-only messages that wait for word that this replica still leads.
     pub reads: Vec<Admission>,
     pub reads_checking: bool,
+    pub reads_running: HashMap<TurnNumber, RunningRead>,
     /// By looks for what nobody waits for any more, where one did not send all.
     pub cancels_sent: usize,
     /// Housekeeping is under way.
@@ -309,12 +325,16 @@ impl Leading {
             load,
             due: BTreeSet::new(),
             due_counted: 0,
+            parked: Parked::default(),
+            due_full_until_ms: 0,
             inbox_messages: 0,
             inbox_bytes: 0,
             lanes: HashMap::new(),
             lanes_queued: VecDeque::new(),
+            lanes_queued_again: VecDeque::new(),
             lanes_due: BTreeSet::new(),
             lanes_delivering: 0,
+            lanes_delivering_again: 0,
             lanes_wanted: Vec::new(),
             dead_letters: 0,
             letters_settling: BTreeSet::new(),
@@ -323,6 +343,7 @@ impl Leading {
             schedules: Schedules::default(),
             reads: Vec::new(),
             reads_checking: false,
+            reads_running: HashMap::new(),
             cancels_sent: 0,
             forgetting: false,
             collecting: false,

@@ -173,6 +173,19 @@ impl Load {
         self.types.get_mut(agent_type)?.waiting.pop_front()
     }
 
+    /// The types of which something waits for a place.
+    pub fn with_waiting(&self) -> Vec<String> {
+        let waiting = self.types.iter().filter(|(_, load)| !load.waiting.is_empty());
+        waiting.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether the type has half of what it may have in flight; the other half is left to what arrives.
+    pub fn is_half_full(&self, agent_type: &str) -> bool {
+        let Some(load) = self.types.get(agent_type) else { return false };
+        load.messages >= load.limits.size(TypeLimit::InFlightMessages).div_ceil(2)
+            || load.bytes >= load.limits.size(TypeLimit::InFlightBytes).div_ceil(2)
+    }
+
     /// The reads that wait for a place, which are lost with the lead.
     pub fn take_reads(&mut self) -> Vec<Admission> {
         let waiting = self.types.values_mut().flat_map(|load| std::mem::take(&mut load.waiting));

@@ -11,6 +11,7 @@
 //! | `propose` | effects of many turns become one entry |
 //! | `dispatch` | once committed: replies leave, turns may touch others |
 //! | `sends` | messages that nobody waits for: into the inbox, tried again, given up |
+//! | `due` | accepted sends whose time has come: into their agents' queues, as far as there is room |
 //! | `lanes` | the sends of committed turns: out of the outbox, in order |
 //! | `schedules` | messages that are sent at set times: which are due, and what they send |
 //! | `rings` | agents that wait for one another are found and set free |
@@ -26,6 +27,7 @@ mod admit;
 mod by_id;
 mod cancel;
 mod dispatch;
+mod due;
 mod lanes;
 mod leading;
 mod load;

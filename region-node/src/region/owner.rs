@@ -3,6 +3,7 @@
 use super::{
     activity::Activity,
     admission::Admission,
+    admit::KEEP_STEP_S,
     by_id::Known,
     lanes::Delivery,
     leading::{Acceptance, LaneKey, Leading, Pending, Waiter},
@@ -34,7 +35,8 @@ use afdg_replication::{Lead, WriteError};
 use afdg_router::Router;
 use afdg_runtime::{Blocking, OnEnd, Tasks, World, gather};
 use afdg_types::{
-    AgentRef, GridError, MessageId, NodeId, Reason, RegionId, Rows, RowsError, SlotRange, limits,
+    AgentRef, GridError, MessageId, MessageIdKind, NodeId, Reason, RegionId, Rows, RowsError, SlotRange,
+    limits,
     planted::{Bug, planted},
 };
 use futures::StreamExt;
@@ -78,11 +80,11 @@ pub enum Event {
     TurnEnded { leadership: u64, agent: AgentRef, number: TurnNumber, result: Result<TurnOutput, RunFailure> },
     RecordWanted { leadership: u64, agent: AgentRef, number: TurnNumber, recorded: oneshot::Sender<()> },
     Ready { leadership: u64, result: Result<Backlog, ReadyError> },
-    Delivered { leadership: u64, lane: LaneKey, delivery: Result<Delivery, RowsError> },
+    Delivered { leadership: u64, lane: LaneKey, again: bool, delivery: Result<Delivery, RowsError> },
     SettleLetter { op: SettleDeadLetter, settled: oneshot::Sender<()> },
     CancelSchedule { op: CancelSchedule, cancelled: oneshot::Sender<bool> },
     ReadsChecked { leadership: u64, reads: Vec<Admission>, result: Result<(), WriteError> },
-    ReadEnded { leadership: u64, agent: AgentRef, bytes: usize, retry: Option<Admission> },
+    ReadEnded { leadership: u64, number: TurnNumber, retry: Option<Admission> },
     Inspect { agent: AgentRef, activity: oneshot::Sender<Activity> },
     Find { id: MessageId, wait: Option<Waiter>, found: oneshot::Sender<Option<Known>> },
     Measure { measures: oneshot::Sender<Measures> },
@@ -370,7 +372,9 @@ impl Owner {
                 self.record(leadership, agent, number, recorded)
             }
             Event::Ready { leadership, result } => self.ready(leadership, result),
-            Event::Delivered { leadership, lane, delivery } => self.delivered(leadership, lane, delivery),
+            Event::Delivered { leadership, lane, again, delivery } => {
+                self.delivered(leadership, lane, again, delivery)
+            }
             Event::SettleLetter { op, settled } => {
                 // Whoever waits hears that nothing was done if this replica does not lead.
                 self.settle_letter(op, settled);
@@ -379,9 +383,7 @@ impl Owner {
             Event::ReadsChecked { leadership, reads, result } => {
                 self.reads_checked(leadership, reads, result)
             }
-            Event::ReadEnded { leadership, agent, bytes, retry } => {
-                self.read_ended(leadership, &agent, bytes, retry)
-            }
+            Event::ReadEnded { leadership, number, retry } => self.read_ended(leadership, number, retry),
             // Whoever asks hears nothing if this replica does not lead, and asks the one that does.
             Event::Inspect { agent, activity } => {
                 if let Some(doing) = self.activity_of(&agent) {
@@ -542,9 +544,12 @@ impl Owner {
         if let Some(region) = routes.regions.get(&self.region) {
             self.slots.clone_from(&region.slots);
         }
-        if let Some(leading) = self.leading.as_mut() {
-            leading.load.set_limits(&routes);
-        }
+        let Some(leading) = self.leading.as_mut() else { return };
+        leading.load.set_limits(&routes);
+        let waiting = leading.load.with_waiting();
+        drop(routes);
+        // There may be more places now.
+        waiting.iter().for_each(|agent_type| self.give_places(agent_type));
     }
 
     pub(super) fn agent_rows(&self, agent: &AgentRef) -> AgentRows {
@@ -558,7 +563,11 @@ impl Owner {
 
     /// Seconds since the epoch until which an id is kept that takes effect now.
     pub(super) fn kept_until_s(&self, id: MessageId) -> u64 {
-        (self.here.world.clock.now_ms() + id.kept_ms() + 2 * limits::CLOCK_SKEW_MS_MAX) / 1_000
+        let kept_s = (self.here.world.clock.now_ms() + id.kept_ms() + 2 * limits::CLOCK_SKEW_MS_MAX) / 1_000;
+        match id.kind() {
+            MessageIdKind::Router => kept_s,
+            _ => kept_s + KEEP_STEP_S,
+        }
     }
 }
 

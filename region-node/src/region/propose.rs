@@ -93,8 +93,11 @@ fn take_for_entry(
                 let sender = send.sender.as_ref().map_or(0, |sender| sender.as_str().len());
                 64 + agent.as_str().len() + send.method.len() + send.request.len() + sender
             }
-            Pending::Fail { op, .. } => 1_024 + op.agent.as_str().len(),
-            Pending::Settle { op, .. } => 1_024 + op.accepted.len() * 10,
+            Pending::Fail { op, .. } => 1_024 + op.agent.as_str().len() + op.failure.bytes(),
+            Pending::Settle { op, .. } => {
+                let failure = op.given_up.as_ref().map_or(0, |given_up| given_up.failure.bytes());
+                1_024 + op.accepted.len() * 10 + failure
+            }
             Pending::SettleLetter { .. } | Pending::CancelSchedule { .. } => 1_024,
             // What it puts into rows, of which the operation itself has little.
             Pending::Fire { op, schedule } => {

@@ -5,12 +5,12 @@ use super::{
     admission::Admission,
     load::WaitsForPlace,
     owner::{Event, Owner},
-    run::{bounds_of, refusal_of},
+    run::{STUCK_AFTER, bounds_of, refusal_of},
 };
 use crate::executor::{
-    self,
+    self, RunFailure,
     calls::{Caller, Calls},
-    overlay::Overlay,
+    overlay::{Overlay, TurnNumber},
     view::View,
 };
 use afdg_agent::host::Turn;
@@ -21,7 +21,10 @@ use afdg_types::{
 };
 use bytes::Bytes;
 use futures::future::Either;
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// A read whose answers did not fit together, because turns of the agent were committed meanwhile, runs
@@ -92,6 +95,8 @@ impl Owner {
             let agent_type = agent_type.to_owned();
             return leading.load.wait_for_place(&agent_type, WaitsForPlace::Read(Box::new(read)));
         }
+        let number = leading.next_turn;
+        leading.next_turn += 1;
         leading.load.turn_starts(agent_type);
         let limits = leading.load.limits_of(agent_type);
         let turn_ms_max = limits.get(TypeLimit::TurnMs);
@@ -112,14 +117,19 @@ impl Owner {
         let (host, world) = (Arc::clone(&self.here.host), self.here.world.clone());
         let threads = self.here.handler_threads.clone();
         let events = self.events.clone();
+        let chain = read.chain.clone();
+        let (agent, bytes) = (read.agent.clone(), read.request.len());
+        let waiting = WaitingRead::new(read);
+        if let Some(leading) = self.leading.as_mut() {
+            leading.reads_running.insert(number, RunningRead { agent, bytes, waiting: waiting.clone() });
+        }
         tokio::spawn(async move {
-            let (bytes, agent) = (read.request.len(), read.agent.clone());
             for _ in 0..READ_TRIES {
                 // Another try may call others with other requests: its calls get ids of their own.
                 let parent = MessageId::from_router(turn.now_ms, world.entropy.random_u128());
-                let (own, chain) = (read.agent.clone(), read.chain.clone());
-                let caller =
-                    Caller { agent: own, message_id: read.message_id, parent, chain, runs_again: false };
+                let (agent, message_id, chain) = (turn.agent.clone(), turn.message_id, chain.clone());
+                let caller = Caller { agent, message_id, parent, chain, runs_again: false };
+                waiting.begins();
                 let calls = Calls::new(caller, Arc::clone(&router), None);
                 let view = Arc::new(match &overlay {
                     None => View::of_read(rows.clone(), calls),
@@ -134,21 +144,19 @@ impl Owner {
                     || true,
                 );
                 let result = run.await;
-                match view.reads_fit_together() {
-                    Ok(true) => {
-                        read.reply_to.reply(answer_of(result));
-                        let _ = events.send(Event::ReadEnded { leadership, agent, bytes, retry: None });
-                        return;
-                    }
-                    Ok(false) => {}
-                    Err(failure) => {
-                        read.reply_to.reply(answer_of(Err(executor::RunFailure::Turn(failure))));
-                        let _ = events.send(Event::ReadEnded { leadership, agent, bytes, retry: None });
-                        return;
-                    }
+                let answer = match view.reads_fit_together() {
+                    Ok(true) => answer_of(result),
+                    Ok(false) => continue,
+                    Err(failure) => answer_of(Err(RunFailure::Turn(failure))),
+                };
+                // Who was given up has heard so.
+                if let Some(read) = waiting.take() {
+                    read.reply_to.reply(answer);
                 }
+                let _ = events.send(Event::ReadEnded { leadership, number, retry: None });
+                return;
             }
-            let _ = events.send(Event::ReadEnded { leadership, agent, bytes, retry: Some(read) });
+            let _ = events.send(Event::ReadEnded { leadership, number, retry: waiting.take() });
         });
     }
 
@@ -158,22 +166,32 @@ impl Owner {
         state.filter(|_| planted(Bug::ReadUncommitted)).map(|state| state.overlay.clone())
     }
 
-    pub(super) fn read_ended(
-        &mut self,
-        leadership: u64,
-        agent: &AgentRef,
-        bytes: usize,
-        retry: Option<Admission>,
-    ) {
-        let agent_type = agent.agent_type();
-        if let Some(leading) = self.leading.as_mut().filter(|leading| leading.leadership == leadership) {
-            leading.load.turn_ends(agent_type);
-            leading.load.count_out(agent_type, bytes);
-            self.give_places(agent_type);
+    pub(super) fn read_ended(&mut self, leadership: u64, number: TurnNumber, retry: Option<Admission>) {
+        if let Some(leading) = self.leading.as_mut().filter(|leading| leading.leadership == leadership)
+            && let Some(RunningRead { agent, bytes, .. }) = leading.reads_running.remove(&number)
+        {
+            leading.load.turn_ends(agent.agent_type());
+            leading.load.count_out(agent.agent_type(), bytes);
+            self.give_places(agent.agent_type());
         }
         // Among the agent's own turns nothing changes beside it.
         if let Some(read) = retry {
             self.admit_as_turn(read);
+        }
+    }
+
+    /// Fails reads whose handlers keep a serving thread past their time, see [`Owner::give_up_stuck_turns`].
+    pub(super) fn give_up_stuck_reads(&mut self) {
+        let Some(leading) = self.leading.as_ref() else { return };
+        let stuck = leading.reads_running.iter().filter_map(|(number, running)| {
+            let limit_ms = leading.load.limits_of(running.agent.agent_type()).get(TypeLimit::TurnMs);
+            running.waiting.take_if_stuck(limit_ms).map(|read| (*number, limit_ms, read))
+        });
+        let (stuck, leadership) = (stuck.collect::<Vec<_>>(), leading.leadership);
+        for (number, limit_ms, read) in stuck {
+            tracing::warn!(agent = %read.agent, limit_ms, "a handler computes without waiting and keeps a thread");
+            read.reply_to.reply(answer_of(Err(RunFailure::TimedOut { limit_ms })));
+            self.read_ended(leadership, number, None);
         }
     }
 
@@ -185,7 +203,44 @@ impl Owner {
     }
 }
 
-fn answer_of(result: Result<afdg_agent::host::TurnOutput, executor::RunFailure>) -> Result<Bytes, CallError> {
+/// A read that runs, as the owner sees it.
+pub struct RunningRead {
+    agent: AgentRef,
+    /// Counted among the region's bytes in flight.
+    bytes: usize,
+    waiting: WaitingRead,
+}
+
+/// Who waits for a read, until somebody answers, and since when its handler runs.
+#[derive(Clone)]
+struct WaitingRead(Arc<Mutex<(Option<Admission>, Instant)>>);
+
+impl WaitingRead {
+    fn new(read: Admission) -> Self {
+        Self(Arc::new(Mutex::new((Some(read), Instant::now()))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Option<Admission>, Instant)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its handler starts, or starts again.
+    fn begins(&self) {
+        self.lock().1 = Instant::now();
+    }
+
+    fn take(&self) -> Option<Admission> {
+        self.lock().0.take()
+    }
+
+    fn take_if_stuck(&self, limit_ms: u64) -> Option<Admission> {
+        let mut waiting = self.lock();
+        let is_stuck = waiting.1.elapsed() > Duration::from_millis(limit_ms) + STUCK_AFTER;
+        waiting.0.take_if(|_| is_stuck)
+    }
+}
+
+fn answer_of(result: Result<afdg_agent::host::TurnOutput, RunFailure>) -> Result<Bytes, CallError> {
     match result {
         Ok(output) => output.reply.map_err(CallError::Agent),
         Err(failure) => Err(match refusal_of(failure) {

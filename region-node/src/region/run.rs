@@ -253,14 +253,14 @@ impl Owner {
         if running.message.send.is_some() && !matches!(reply, TurnReply::Response(_)) {
             return leading.attempt_failed(agent, &running, reply, retry, now_ms, expires_at_s);
         }
-        leading.let_go(agent, &running.message);
+        leading.let_go(agent, running.message.send.as_ref());
         let accepted = leading.supersede_acceptance(&running);
-        let Running { number, message, now_ms: sent_ms, recorded, .. } = &running;
+        let Running { number, message, now_ms: turn_ms, recorded, .. } = &running;
         let Some(state) = leading.agents.get_mut(agent) else { return };
         state.overlay.write(*number, &writes);
         state.uncommitted += 1;
-        let (parent, sent_ms) = (parent_of(message), *sent_ms);
-        let sends = sends.into_iter().map(|send| outgoing(send, parent, sent_ms)).collect();
+        let (parent, turn_ms) = (parent_of(message), *turn_ms);
+        let sends = sends.into_iter().map(|send| outgoing(send, parent, turn_ms, now_ms)).collect();
         let effects = CommitTurn {
             agent: agent.clone(),
             message_id: message.message_id,
@@ -277,7 +277,7 @@ impl Owner {
 }
 
 /// How long a turn that ran past its limit has to end by it.
-const STUCK_AFTER: Duration = Duration::from_secs(1);
+pub(super) const STUCK_AFTER: Duration = Duration::from_secs(1);
 
 /// Pause before a send is looked at again whose type the node's program lacks.
 const WITHOUT_CODE_MS: u64 = 1_000;
@@ -344,15 +344,17 @@ fn parent_of(message: &Message) -> MessageId {
     }
 }
 
-fn outgoing(send: TurnSend, parent: MessageId, sent_ms: u64) -> OutgoingSend {
+/// `turn_ms` is the turn's time, from which its handler counts a delay. A turn may have waited for a day until
+/// now, from when on its sends are tried to be delivered.
+fn outgoing(send: TurnSend, parent: MessageId, turn_ms: u64, now_ms: u64) -> OutgoingSend {
     let TurnSend { ordinal, agent, method, request, delay_ms } = send;
     OutgoingSend {
         to: agent,
         message_id: MessageId::of_send(parent, ordinal),
         method,
         request,
-        sent_ms,
-        due_ms: if delay_ms == 0 { 0 } else { sent_ms.saturating_add(delay_ms) },
+        sent_ms: now_ms,
+        due_ms: if delay_ms == 0 { 0 } else { turn_ms.saturating_add(delay_ms) },
     }
 }
 
@@ -433,13 +435,5 @@ fn changes_of(effects: &Effects) -> (Vec<RowChange>, usize) {
     let changes = changes.collect();
     bytes += effects.sends.iter().map(TurnSend::bytes).sum::<usize>();
     bytes += effects.schedules.iter().map(TurnSchedule::bytes).sum::<usize>();
-    bytes += match &effects.reply {
-        TurnReply::Response(response) => response.len(),
-        TurnReply::Refused(error) => {
-            let metadata = error.metadata.iter().map(|(key, value)| key.len() + value.len());
-            error.reason.len() + error.message.len() + metadata.sum::<usize>()
-        }
-        TurnReply::Failed { message, .. } => message.len(),
-    };
-    (changes, bytes)
+    (changes, bytes + effects.reply.bytes())
 }

@@ -365,6 +365,8 @@ impl Leading {
     /// Whether as many messages wait for the agent as may.
     fn is_full_of_firings(&self, agent: &AgentRef) -> bool {
         let sending = Sending { sender: Some(agent.clone()), due_ms: 0, after: None };
-        self.mailbox_full(agent, 0).is_some() || self.is_held_full(agent, &sending)
+        self.mailbox_full(agent, 0).is_some()
+            || self.is_held_full(agent, &sending)
+            || self.parked.contains(agent)
     }
 }

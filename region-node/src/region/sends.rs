@@ -20,20 +20,17 @@ use afdg_region_machine::{
     op::{FailAttempt, LetterVerdict, Next, SettleDeadLetter},
     table::{
         dead_letters::{self, Side},
-        inbox::{self, AcceptedSend},
+        inbox::AcceptedSend,
         mailbox::RecordedTurn,
         replies::{self, TurnReply},
     },
 };
 use afdg_types::{
-    AgentRef, GridError, MessageId, Purpose, Reason, Rows, RowsError, Sending, limits,
+    AgentRef, GridError, MessageId, Purpose, Reason, RowsError, Sending, limits,
     planted::{Bug, planted},
 };
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 use tokio::sync::oneshot;
-
-/// Sends that become due are put into their agents' queues so many at a time.
-const DUE_AT_ONCE: usize = 1_024;
 
 impl Owner {
     /// Takes in a send of a new id.
@@ -60,6 +57,9 @@ impl Owner {
         let bytes = request.len();
         if !held_back && let Some(full) = leading.mailbox_full(&agent, bytes) {
             return reply_to.refuse(full);
+        }
+        if !held_back && leading.parked.contains(&agent) {
+            return reply_to.refuse(overloaded("as many messages wait for the agent as may"));
         }
         if !held_back && leading.is_held_full(&agent, &sending) {
             return reply_to.refuse(overloaded("as many of the sender's messages wait for the agent as may"));
@@ -130,35 +130,6 @@ impl Owner {
         self.run_next(&op.agent);
     }
 
-    /// Starts what is due by now.
-    pub(super) fn fire_due(&mut self) {
-        let now_ms = self.here.world.clock.now_ms();
-        for _ in 0..DUE_AT_ONCE {
-            let Some(leading) = self.leading.as_mut().filter(|leading| leading.ready) else { return };
-            let Some((due_ms, _, id)) = leading.due.first().copied() else { break };
-            if due_ms > now_ms {
-                break;
-            }
-            leading.due.pop_first();
-            match stored(self.replica.rows().as_ref(), id) {
-                Ok(Some((agent, send))) => self.enqueue(agent, message_of(send)),
-                Ok(None) => {}
-                Err(error) => return self.storage_failed(&error.to_string()),
-            }
-        }
-        self.resume_lanes(now_ms);
-        self.fire_schedules(now_ms);
-    }
-
-    /// How long until something is due; none if nothing will be.
-    pub(super) fn until_due(&self) -> Option<Duration> {
-        let leading = self.leading.as_ref().filter(|leading| leading.ready)?;
-        let send = leading.due.first().map(|(due_ms, ..)| *due_ms);
-        let lane = leading.lanes_due.first().map(|(due_ms, _)| *due_ms);
-        let due_ms = send.into_iter().chain(lane).chain(leading.schedules.until()).min()?;
-        Some(Duration::from_millis(due_ms.saturating_sub(self.here.world.clock.now_ms())))
-    }
-
     /// Waits for, or gives, the answer of a message of which only the id is known.
     pub(super) fn attach(&mut self, admission: Admission) {
         let Some(admission) = self.answer_known(admission, None) else { return };
@@ -189,8 +160,9 @@ impl Owner {
             Err(error) => return self.storage_failed(&error.to_string()),
         };
         let is_first = letter.is_some() && leading.letters_settling.insert((op.agent.clone(), op.number));
-        // Until it is known to stand in the inbox its id must not be taken for a new one.
-        if let Some(letter) = letter
+        // Until it is known to stand in the inbox its id must not be taken for a new one. Where another
+        // decision is under way, that one settles it.
+        if let Some(letter) = letter.filter(|_| is_first)
             && (op.verdict, letter.side) == (LetterVerdict::TryAgain, Side::Receiver)
         {
             let waiters = Waiters::of(&op.agent, letter.send.digest, Acceptance::Proposed);
@@ -263,7 +235,7 @@ impl Owner {
             if send.due_ms > now_ms || (send.attempts == 0 && send.due_ms > send.accepted_ms) {
                 leading.is_due_at(send.due_ms, send.message_id);
             } else {
-                self.enqueue(agent, message_of(send));
+                self.is_due(agent, send);
             }
         }
     }
@@ -340,8 +312,8 @@ impl Leading {
     }
 
     /// The message has taken effect or is given up: what its sender sent after it may go on.
-    pub(super) fn let_go(&mut self, agent: &AgentRef, message: &Message) {
-        let Some(SendState { sender: Some(sender), attempts: 1.., .. }) = &message.send else { return };
+    pub(super) fn let_go(&mut self, agent: &AgentRef, send: Option<&SendState>) {
+        let Some(SendState { sender: Some(sender), attempts: 1.., .. }) = send else { return };
         let Some(state) = self.agents.get_mut(agent) else { return };
         for held in state.held.remove(sender).unwrap_or_default().into_iter().rev() {
             self.load.count_in(agent.agent_type(), held.bytes);
@@ -364,7 +336,7 @@ impl Leading {
         let attempts = send.attempts + 1;
         let next = next_of(attempts, retry, self.may_give_up(), now_ms, expires_at_s);
         if let Next::GiveUp { .. } = next {
-            self.let_go(agent, message);
+            self.let_go(agent, message.send.as_ref());
         }
         let Some(state) = self.agents.get_mut(agent) else { return };
         if let (Next::TryAgain { .. }, Some(sender)) = (next, &send.sender) {
@@ -384,12 +356,6 @@ fn next_of(attempts: u32, retry: SendRetry, has_room: bool, now_ms: u64, expires
         true => Next::TryAgain { due_ms: now_ms + limits::SEND_RETRY_MS_MAX },
         false => Next::TryAgain { due_ms: now_ms + retry.pause_ms(attempts) },
     }
-}
-
-fn stored(rows: &dyn Rows, id: MessageId) -> Result<Option<(AgentRef, AcceptedSend)>, RowsError> {
-    let Some(place) = inbox::place(rows, id)? else { return Ok(None) };
-    let send = inbox::get(rows, &place)?;
-    Ok(Some((place.agent, send)))
 }
 
 fn state_of(send: &AcceptedSend) -> SendState {

@@ -1,12 +1,14 @@
 //! Messages that are held back.
 
 use crate::mail::{Mail, letter, now_ms, reason};
+use afdg_proto::pb::admin::{SetTypeLimitsRequest, cluster_client::ClusterClient};
 use afdg_tests::{
-    mail::v1::SpreadRequest,
+    mail::v1::{Letter, Received, SpreadRequest},
     stalls::{Stalls, crowding},
 };
 use afdg_types::limits::SEND_DELAY_MS_MAX;
-use anyhow::Result;
+use anyhow::{Result, anyhow};
+use std::time::Duration;
 
 /// Of the longest that the machine kept a thread waiting, so much is added to a limit.
 const STALLS_TOLERATED: u64 = 30;
@@ -41,6 +43,50 @@ async fn messages_that_are_due_at_once_get_their_turns_as_they_were_sent() -> Re
     let spread = SpreadRequest { to, count: COUNT, delay_ms: 700, ..Default::default() };
     mail.spread("s", spread).await?;
     assert_eq!(mail.numbers("o", COUNT as usize).await?, (0..COUNT).collect::<Vec<_>>());
+    mail.grid.stop().await;
+    Ok(())
+}
+
+/// What is due was let in before, and there may be any number of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_due_at_once_leaves_room_to_what_arrives() -> Result<()> {
+    const LETTERS: u64 = 300;
+    const SENDERS: u64 = 4;
+    let mail = Mail::open(1).await?;
+    let limits = SetTypeLimitsRequest {
+        r#type: "mail.v1.Box".to_owned(),
+        set: [("in_flight_messages_max".to_owned(), 8)].into(),
+        actor: "a test".to_owned(),
+        reason: "to see what is left".to_owned(),
+        ..SetTypeLimitsRequest::default()
+    };
+    ClusterClient::new(mail.client.channel()).set_type_limits(limits).await?;
+    let due_ms = now_ms() + 3_000;
+    for sender in 0..SENDERS {
+        let spread = SpreadRequest {
+            to: vec![format!("full-{sender}")],
+            count: LETTERS,
+            delay_ms: due_ms.saturating_sub(now_ms()),
+            ..Default::default()
+        };
+        mail.spread(&format!("s{sender}"), spread).await?;
+    }
+    // They are on their way to the inbox, which is at its limit for messages that are not held back.
+    tokio::time::sleep(Duration::from_millis(due_ms.saturating_sub(now_ms()))).await;
+    let mut called = 0;
+    while mail.letters("full-0").await?.len() < LETTERS as usize {
+        let call = mail.client.call::<_, Received>(
+            "/mail.v1.Box/Receive",
+            Letter { r#box: "other".to_owned(), ..letter(called) },
+        );
+        call.await.map_err(|status| anyhow!("call {called} found no room: {status}"))?;
+        called += 1;
+    }
+    assert!(called > 0, "all was delivered before the first call");
+    for sender in 0..SENDERS {
+        let numbers = mail.numbers(&format!("full-{sender}"), LETTERS as usize).await?;
+        assert_eq!(numbers, (0..LETTERS).collect::<Vec<_>>());
+    }
     mail.grid.stop().await;
     Ok(())
 }

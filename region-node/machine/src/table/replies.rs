@@ -29,6 +29,20 @@ pub enum TurnReply {
     Failed { reason: Reason, message: String },
 }
 
+impl TurnReply {
+    /// Of what an author's code or a request put into it.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Response(response) => response.len(),
+            Self::Refused(error) => {
+                let metadata = error.metadata.iter().map(|(key, value)| key.len() + value.len());
+                error.reason.len() + error.message.len() + metadata.sum::<usize>()
+            }
+            Self::Failed { message, .. } => message.len(),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reply {
     /// Of the agent that answered.

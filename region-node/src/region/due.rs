@@ -1,0 +1,179 @@
+//! Accepted sends whose time has come: from the rows into their agents' queues, as far as there is room.
+//!
+//! What was held back, failed, or stood in the inbox when a new leader began was let in before, at its time,
+//! and there may be any number of it. So it takes half of what an agent, its type and the region may have in
+//! flight at most, and the rest waits in the rows; the other half is left to what arrives. An agent's sends that
+//! wait so keep their order, and nothing that arrives for it later goes before them but calls.
+
+use super::{
+    leading::{AgentState, Leading},
+    owner::Owner,
+    sends::message_of,
+};
+use afdg_region_machine::table::inbox::{self, AcceptedSend};
+use afdg_types::{AgentRef, MessageId, Rows, RowsError, TypeLimit, limits};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+/// Sends that become due are put into their agents' queues so many at a time.
+const DUE_AT_ONCE: usize = 1_024;
+/// Messages in flight in the region up to which sends that are due are let in.
+const IN_FLIGHT_MESSAGES_MAX: usize = limits::REGION_IN_FLIGHT_MESSAGES_MAX / 2;
+/// Bytes of requests.
+const IN_FLIGHT_BYTES_MAX: usize = limits::REGION_IN_FLIGHT_BYTES_MAX / 2;
+/// Pause before it is looked again whether there is room.
+const ROOM_PAUSE_MS: u64 = 20;
+/// For so many agents whose sends wait, the pause is a millisecond longer.
+const AGENTS_A_MS: u64 = 256;
+
+/// By agent, the sends that are due and find no room, in order.
+#[derive(Default)]
+pub struct Parked {
+    agents: BTreeMap<AgentRef, VecDeque<MessageId>>,
+    /// Nothing is looked at before that, milliseconds since the Unix epoch.
+    until_ms: u64,
+}
+
+impl Parked {
+    pub fn contains(&self, agent: &AgentRef) -> bool {
+        !self.agents.is_empty() && self.agents.contains_key(agent)
+    }
+
+    /// Of the agent.
+    pub fn len(&self, agent: &AgentRef) -> usize {
+        self.agents.get(agent).map_or(0, VecDeque::len)
+    }
+
+    fn pause(&mut self, now_ms: u64) {
+        self.until_ms = now_ms + ROOM_PAUSE_MS + self.agents.len() as u64 / AGENTS_A_MS;
+    }
+}
+
+impl Owner {
+    /// Starts what is due by now.
+    pub(super) fn fire_due(&mut self) {
+        let now_ms = self.here.world.clock.now_ms();
+        if let Err(error) = self.let_in_parked(now_ms).and_then(|()| self.let_in_due(now_ms)) {
+            return self.storage_failed(&error.to_string());
+        }
+        self.resume_lanes(now_ms);
+        self.fire_schedules(now_ms);
+    }
+
+    fn let_in_due(&mut self, now_ms: u64) -> Result<(), RowsError> {
+        for _ in 0..DUE_AT_ONCE {
+            let Some(leading) = self.leading.as_mut().filter(|leading| leading.ready) else { return Ok(()) };
+            let due = leading.due.first().copied().filter(|(due_ms, ..)| *due_ms <= now_ms);
+            let Some((_, _, id)) = due.filter(|_| now_ms >= leading.due_full_until_ms) else { return Ok(()) };
+            if !leading.region_has_room() {
+                leading.due_full_until_ms = now_ms + ROOM_PAUSE_MS;
+                return Ok(());
+            }
+            leading.due.pop_first();
+            if let Some((agent, send)) = stored(self.replica.rows().as_ref(), id)? {
+                self.is_due(agent, send);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a send of the inbox into its agent's queue; without room it is parked.
+    pub(super) fn is_due(&mut self, agent: AgentRef, send: AcceptedSend) {
+        let now_ms = self.here.world.clock.now_ms();
+        let Some(leading) = self.leading.as_mut() else { return };
+        let is_behind = send.attempts == 0 && leading.parked.contains(&agent);
+        if !is_behind && leading.has_room_for_due(&agent, &send) {
+            return self.enqueue(agent, message_of(send));
+        }
+        if leading.parked.agents.is_empty() {
+            leading.parked.pause(now_ms);
+        }
+        let parked = leading.parked.agents.entry(agent).or_default();
+        // What failed goes first: its sender's later ones wait for it.
+        match send.attempts {
+            0 => parked.push_back(send.message_id),
+            _ => parked.push_front(send.message_id),
+        }
+    }
+
+    /// Lets in what is parked, as far as there is room by now.
+    fn let_in_parked(&mut self, now_ms: u64) -> Result<(), RowsError> {
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.ready) else { return Ok(()) };
+        if leading.parked.agents.is_empty() || now_ms < leading.parked.until_ms {
+            return Ok(());
+        }
+        let agents: Vec<AgentRef> = leading.parked.agents.keys().cloned().collect();
+        for agent in agents {
+            loop {
+                let Some(leading) = self.leading.as_mut() else { return Ok(()) };
+                let Some(first) = leading.parked.agents.get(&agent).and_then(VecDeque::front).copied() else {
+                    leading.parked.agents.remove(&agent);
+                    break;
+                };
+                // Before its row is read, which most are not let in after.
+                if !leading.agent_has_room(&agent) {
+                    break;
+                }
+                let send = stored(self.replica.rows().as_ref(), first)?;
+                let has_room = |send: &AcceptedSend| leading.has_room_for_due(&agent, send);
+                if send.as_ref().is_some_and(|(_, send)| !has_room(send)) {
+                    break;
+                }
+                if let Some(parked) = leading.parked.agents.get_mut(&agent) {
+                    parked.pop_front();
+                }
+                if let Some((_, send)) = send {
+                    self.enqueue(agent.clone(), message_of(send));
+                }
+            }
+        }
+        if let Some(leading) = self.leading.as_mut() {
+            leading.parked.pause(now_ms);
+        }
+        Ok(())
+    }
+
+    /// How long until something is due; none if nothing will be.
+    pub(super) fn until_due(&self) -> Option<Duration> {
+        let leading = self.leading.as_ref().filter(|leading| leading.ready)?;
+        let send = leading.due.first().map(|(due_ms, ..)| (*due_ms).max(leading.due_full_until_ms));
+        let parked = (!leading.parked.agents.is_empty()).then_some(leading.parked.until_ms);
+        let lane = leading.lanes_due.first().map(|(due_ms, _)| *due_ms);
+        let due = [send, parked, lane, leading.schedules.until()];
+        let due_ms = due.into_iter().flatten().min()?;
+        Some(Duration::from_millis(due_ms.saturating_sub(self.here.world.clock.now_ms())))
+    }
+}
+
+impl Leading {
+    fn region_has_room(&self) -> bool {
+        self.load.messages < IN_FLIGHT_MESSAGES_MAX && self.load.bytes < IN_FLIGHT_BYTES_MAX
+    }
+
+    fn agent_has_room(&self, agent: &AgentRef) -> bool {
+        if !self.region_has_room() || self.load.is_half_full(agent.agent_type()) {
+            return false;
+        }
+        let Some(state) = self.agents.get(agent) else { return true };
+        let limits = self.load.limits_of(agent.agent_type());
+        state.queue.is_empty()
+            || (state.queue.len() < limits.size(TypeLimit::MailboxMessages).div_ceil(2)
+                && state.queue.bytes() < limits.size(TypeLimit::MailboxBytes).div_ceil(2))
+    }
+
+    /// Behind what failed no more wait than messages for an agent may.
+    fn has_room_for_due(&self, agent: &AgentRef, send: &AcceptedSend) -> bool {
+        let limit = || self.load.limits_of(agent.agent_type()).size(TypeLimit::MailboxMessages);
+        self.agent_has_room(agent)
+            && (send.attempts > 0
+                || self.agents.get(agent).is_none_or(|state: &AgentState| state.waiting() < limit()))
+    }
+}
+
+fn stored(rows: &dyn Rows, id: MessageId) -> Result<Option<(AgentRef, AcceptedSend)>, RowsError> {
+    let Some(place) = inbox::place(rows, id)? else { return Ok(None) };
+    let send = inbox::get(rows, &place)?;
+    Ok(Some((place.agent, send)))
+}
