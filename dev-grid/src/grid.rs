@@ -325,6 +325,7 @@ impl DevGrid {
             timing: self.options.timing,
             checkpoints: self.options.checkpoints,
             substitutes: Default::default(),
+            fail_points: Default::default(),
         })
     }
 }

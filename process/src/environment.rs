@@ -26,3 +26,6 @@ pub const NAME: &str = "AFDG_NAME";
 pub const ADVERTISE: &str = "AFDG_ADVERTISE";
 /// A region node's zone.
 pub const ZONE: &str = "AFDG_ZONE";
+/// Where a region node ends at once, for tests: `POINT` or `POINT:AGENT`, with commas between several. A build
+/// without debug assertions refuses it.
+pub const FAIL_POINTS: &str = "AFDG_FAIL_POINTS";

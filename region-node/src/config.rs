@@ -1,5 +1,6 @@
 //! What a region node is told.
 
+use crate::fail_points::FailPoints;
 use afdg_proto::peer_auth::PeerToken;
 use afdg_replication::{CheckpointPolicy, Substitutes, Timing};
 use std::path::PathBuf;
@@ -27,4 +28,6 @@ pub struct RegionNodeConfig {
     pub timing: Timing,
     pub checkpoints: CheckpointPolicy,
     pub substitutes: Substitutes,
+    /// Where the process ends at once. None but in tests.
+    pub fail_points: FailPoints,
 }

@@ -92,6 +92,7 @@ pub async fn inspect_agent(
         parent: nobody,
         chain: Vec::new(),
         runs_again: false,
+        fail_points: here.fail_points,
     };
     let calls = Calls::new(caller, Arc::clone(&here.router), None);
     let view: Arc<dyn TurnView> = Arc::new(View::of_read(rows, calls));

@@ -7,6 +7,7 @@ mod cache;
 mod config;
 mod dead_letters;
 mod executor;
+pub mod fail_points;
 mod inspect;
 mod metrics;
 mod node_file;

@@ -166,6 +166,7 @@ async fn start(
         routes,
         cache: Arc::new(RowCache::new(config.cache_bytes)),
         load: Arc::default(),
+        fail_points: config.fail_points,
         handler_threads: HandlerThreads::new(
             Arc::clone(&world.serving),
             types.iter().map(|known| known.name.as_str()),
@@ -211,6 +212,9 @@ async fn start(
     let router =
         server_builder().add_service(endpoint).add_service(replicas.peer_endpoint()).add_service(health);
     serve(tasks, "serve", router, listener);
+    if config.fail_points.any() {
+        tracing::warn!(fail_points = ?config.fail_points, "this node ends at fail points, for a test");
+    }
     tracing::info!(name = config.name, node = %registered.node, address = %local_address, "the region node runs");
     Ok(RunningRegionNode {
         node: registered.node,

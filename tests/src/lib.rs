@@ -14,6 +14,7 @@ pub mod persistent;
 pub mod preload;
 pub mod processes;
 pub mod register;
+pub mod relay;
 pub mod stalls;
 
 use afdg_agent::NativeHost;

@@ -1,6 +1,9 @@
 //! A turn's calls to other agents.
 
-use crate::region::RecordTurn;
+use crate::{
+    fail_points::{FailPoints, Moment, Step},
+    region::RecordTurn,
+};
 use afdg_region_machine::table::replies;
 use afdg_router::{Found, OutgoingMessage, Router, Whereabouts};
 use afdg_types::{
@@ -43,11 +46,13 @@ pub struct Caller {
     pub chain: Vec<AgentRef>,
     /// The turn has run before, and may have called others then.
     pub runs_again: bool,
+    pub fail_points: FailPoints,
 }
 
 struct Inner {
     message_id: MessageId,
     runs_again: bool,
+    fail_points: FailPoints,
     parent: MessageId,
     /// The agents that wait for this turn, outermost first, with the turn's own agent at the end.
     chain: Vec<AgentRef>,
@@ -97,12 +102,13 @@ impl Inner {
 
 impl Calls {
     pub fn new(caller: Caller, router: Arc<Router>, record: Option<RecordTurn>) -> Self {
-        let Caller { agent, message_id, parent, mut chain, runs_again } = caller;
+        let Caller { agent, message_id, parent, mut chain, runs_again, fail_points } = caller;
         chain.push(agent);
         Self {
             inner: Arc::new(Inner {
                 message_id,
                 runs_again,
+                fail_points,
                 parent,
                 chain,
                 router,
@@ -183,14 +189,24 @@ impl Calls {
             chain: inner.chain.clone(),
             purpose: Purpose::Call,
         };
+        inner.reach(Moment::Before);
         tokio::select! {
-            result = inner.router.call(message) => result.map_err(|error| inner.explain(ordinal, error)),
+            result = inner.router.call(message) => {
+                inner.reach(Moment::After);
+                result.map_err(|error| inner.explain(ordinal, error))
+            }
             never = cuts => match never {},
         }
     }
 }
 
 impl Inner {
+    fn reach(&self, moment: Moment) {
+        if let Some(caller) = self.chain.last() {
+            self.fail_points.reach(moment, Step::Call, caller);
+        }
+    }
+
     /// Cuts the call short again and again from `until_ms` on, until it is answered: a cancel may come before its
     /// call does, or get lost. Never ends.
     async fn cut_from(&self, until_ms: Option<u64>, callee: AgentRef, id: MessageId) -> Infallible {
@@ -335,7 +351,9 @@ mod tests {
         let chain = agents(2);
         let id = MessageId::from_router(1, 1);
         let agent = "t.T/own".parse().unwrap();
-        let caller = Caller { agent, message_id: id, parent: id, chain: chain.clone(), runs_again: false };
+        let (chain_of, fail_points) = (chain.clone(), FailPoints::default());
+        let caller =
+            Caller { agent, message_id: id, parent: id, chain: chain_of, runs_again: false, fail_points };
         let calls = Calls::new(caller, router(), None);
         for agent in ["t.T/0", "t.T/1", "t.T/own"] {
             let error = calls.call(0, agent.parse().unwrap(), "Do", Bytes::new(), None).await.unwrap_err();

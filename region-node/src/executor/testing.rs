@@ -5,7 +5,7 @@ use super::{
     overlay::Overlay,
     view::{AgentRows, View},
 };
-use crate::cache::RowCache;
+use crate::{cache::RowCache, fail_points::FailPoints};
 use afdg_catalog_client::Routes;
 use afdg_proto::peer_auth::PeerToken;
 use afdg_region_client::RegionClients;
@@ -38,8 +38,14 @@ pub fn rows_of_alice() -> AgentRows {
 
 pub fn calls_of(agent: &AgentRef) -> Calls {
     let id = MessageId::from_router(1, 1);
-    let caller =
-        Caller { agent: agent.clone(), message_id: id, parent: id, chain: Vec::new(), runs_again: false };
+    let caller = Caller {
+        agent: agent.clone(),
+        message_id: id,
+        parent: id,
+        chain: Vec::new(),
+        runs_again: false,
+        fail_points: FailPoints::default(),
+    };
     Calls::new(caller, router(), None)
 }
 

@@ -1,6 +1,9 @@
 //! Settings of a region node.
 
-use crate::{CACHE_BYTES_DEFAULT, RegionNodeConfig};
+use crate::{
+    CACHE_BYTES_DEFAULT, RegionNodeConfig,
+    fail_points::{self, FailPoints},
+};
 use afdg_process::{
     ProcessFile, ProcessSettings, Settings, SettingsError, TimingFile, environment, peer_token,
 };
@@ -57,6 +60,7 @@ pub fn resolve(
         timing: file.timing.resolve(settings)?,
         checkpoints: checkpoints(file.checkpoints, settings)?,
         substitutes: Default::default(),
+        fail_points: fail_points(settings)?,
     };
     let name = &config.name;
     if !(1..=NODE_NAME_BYTES_MAX).contains(&name.len()) || name.chars().any(char::is_control) {
@@ -94,6 +98,20 @@ fn checkpoints(
     }
 }
 
+/// They stand in no file: nobody should start on them without having meant to.
+fn fail_points(settings: &mut Settings<'_>) -> Result<FailPoints, SettingsError> {
+    let variable = environment::FAIL_POINTS;
+    let Some(text) = settings.variable(variable) else { return Ok(FailPoints::default()) };
+    if !fail_points::BUILT_IN {
+        let text =
+            format!("{variable} is set, and this build has no fail points: take it out of the environment");
+        return Err(SettingsError(text));
+    }
+    let points = text.parse().map_err(|error| SettingsError(format!("{variable}: {error}")))?;
+    settings.note("fail_points", text, format!("environment {variable}"));
+    Ok(points)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +135,20 @@ mod tests {
         assert_eq!(config.advertise.as_deref(), Some("n0:7300"));
         let error = resolved(file, &[("AFDG_NAME", "n0"), ("AFDG_PEER_TOKEN", "t")]).unwrap_err();
         assert!(error.to_string().contains("'advertise'"), "{error}");
+    }
+
+    #[test]
+    fn fail_points_are_refused_by_a_build_without_them_and_where_they_are_unknown() {
+        let file = "name = \"n\"\ndata = \"d\"\nlisten = \"h:1\"\ncatalog = [\"c:1\"]\npeer_token = \"t\"\n";
+        let with = |points: &str| resolved(file, &[("AFDG_FAIL_POINTS", points)]);
+        assert!(!with("").unwrap().fail_points.any());
+        if !fail_points::BUILT_IN {
+            let error = with("before-turn").unwrap_err().to_string();
+            return assert!(error.contains("this build has no fail points"), "{error}");
+        }
+        assert!(with("before-turn").unwrap().fail_points.any());
+        let error = with("before-tea").unwrap_err().to_string();
+        assert!(error.starts_with("AFDG_FAIL_POINTS: 'before-tea' is no fail point; there are: "), "{error}");
     }
 
     #[test]

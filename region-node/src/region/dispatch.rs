@@ -4,7 +4,9 @@ use super::{
     admit::result_of,
     leading::{Pending, PendingTurn},
     owner::Owner,
+    steps,
 };
+use crate::fail_points::Moment;
 use afdg_region_machine::{
     OpOutcome, Outcome,
     op::ForgetIds,
@@ -44,6 +46,9 @@ impl Owner {
     /// Carries out what one operation's outcome asks for; a refusal means that what later turns were run
     /// on can't be relied on.
     fn dispatch(&mut self, op: Pending, outcome: OpOutcome) -> Result<(), OpOutcome> {
+        if self.here.fail_points.any() && steps::is_done(&outcome) {
+            steps::reach(self.here.fail_points, Moment::After, &op);
+        }
         match (op, outcome) {
             (Pending::Turn(turn), OpOutcome::Committed) => {
                 self.turn_committed(turn, None);

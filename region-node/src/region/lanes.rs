@@ -9,6 +9,7 @@ use super::{
     leading::{LaneKey, LaneState, Pending},
     owner::{Event, Owner},
 };
+use crate::fail_points::{Moment, Step};
 use afdg_agent::host::SendRetry;
 use afdg_region_machine::{
     op::{GivenUp, SettleSends},
@@ -105,6 +106,7 @@ impl Owner {
             let now_ms = self.here.world.clock.now_ms();
             let (rows, router) = (Arc::clone(self.replica.rows()), Arc::clone(&self.here.router));
             let (events, leadership) = (self.events.clone(), leading.leadership);
+            self.here.fail_points.reach(Moment::Before, Step::Deliver, &key.0);
             self.here.tasks.spawn("deliver", OnEnd::PanicStopsServer, async move {
                 let delivery = deliver(rows.as_ref(), &router, &key, numbers, now_ms).await;
                 let _ = events.send(Event::Delivered { leadership, lane: key, again, delivery });
@@ -132,6 +134,7 @@ impl Owner {
             Err(error) => return self.storage_failed(&error.to_string()),
         };
         if !accepted.is_empty() {
+            self.here.fail_points.reach(Moment::After, Step::Deliver, &key.0);
             (lane.attempts, lane.failures) = (0, 0);
         }
         let mut settled: HashSet<u64> = accepted.iter().copied().collect();

@@ -40,6 +40,7 @@ mod rings;
 mod run;
 mod schedules;
 mod sends;
+mod steps;
 
 pub use admission::{Admission, Outgoing, ReplyTo};
 pub use measures::Measures;

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     cache::RowCache,
     executor::{RunFailure, overlay::TurnNumber, threads::HandlerThreads, view::AgentRows},
+    fail_points::FailPoints,
     replica::RegionReplica,
 };
 use afdg_agent::host::{AgentHost, SendRetry, TurnOutput};
@@ -71,6 +72,7 @@ pub struct Surroundings {
     pub cache: Arc<RowCache>,
     pub load: Arc<NodeLoad>,
     pub handler_threads: HandlerThreads,
+    pub fail_points: FailPoints,
     pub tasks: Tasks,
 }
 

@@ -5,7 +5,9 @@ use super::{
     admit::result_of,
     leading::{Acceptance, Leading, Pending, PendingTurn, Waiters},
     owner::Owner,
+    steps,
 };
+use crate::fail_points::Moment;
 use afdg_region_machine::{
     Command, Outcome,
     op::{AcceptSend, CollectGarbage, CommitMessaging, CommitScheduling, Op, RecordTurn},
@@ -35,6 +37,9 @@ impl Owner {
             let ops = take_for_entry(&mut leading.pending, &mut leading.waiters);
             if ops.is_empty() {
                 return;
+            }
+            if self.here.fail_points.any() {
+                ops.iter().for_each(|op| steps::reach(self.here.fail_points, Moment::Before, op));
             }
             let command = Command {
                 term: leading.term,

@@ -116,7 +116,7 @@ impl Owner {
         };
         let (host, world) = (Arc::clone(&self.here.host), self.here.world.clone());
         let threads = self.here.handler_threads.clone();
-        let events = self.events.clone();
+        let (events, fail_points) = (self.events.clone(), self.here.fail_points);
         let chain = read.chain.clone();
         let (agent, bytes) = (read.agent.clone(), read.request.len());
         let waiting = WaitingRead::new(read);
@@ -128,7 +128,7 @@ impl Owner {
                 // Another try may call others with other requests: its calls get ids of their own.
                 let parent = MessageId::from_router(turn.now_ms, world.entropy.random_u128());
                 let (agent, message_id, chain) = (turn.agent.clone(), turn.message_id, chain.clone());
-                let caller = Caller { agent, message_id, parent, chain, runs_again: false };
+                let caller = Caller { agent, message_id, parent, chain, runs_again: false, fail_points };
                 waiting.begins();
                 let calls = Calls::new(caller, Arc::clone(&router), None);
                 let view = Arc::new(match &overlay {

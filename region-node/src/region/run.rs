@@ -91,7 +91,8 @@ impl Owner {
         // After a failure, too, the calls have the ids of those that an earlier run made.
         let has_failed = message.send.as_ref().is_some_and(|send| send.attempts > send.refusals);
         let runs_again = recorded || has_failed;
-        let caller = Caller { agent: agent.clone(), message_id, parent, chain, runs_again };
+        let fail_points = self.here.fail_points;
+        let caller = Caller { agent: agent.clone(), message_id, parent, chain, runs_again, fail_points };
         let calls = Calls::new(caller, router, record);
         let view = Arc::new(View::of_turn(rows, state.overlay.clone(), calls.clone()));
         let turn = Turn {

@@ -129,6 +129,7 @@ fn region_node(name: String, listen: String, catalog: Vec<String>, shape: Shape)
                 ..CheckpointPolicy::default()
             },
             substitutes,
+            fail_points: Default::default(),
         };
         let agents = agents.clone();
         Box::pin(async move {
