@@ -1,6 +1,6 @@
 //! What is tried at which fail point.
 
-use afdg_region_node::fail_points::{FailPoint, Step};
+use afdg_region_node::fail_points::{FailPoint, Moment, Step};
 use std::fmt;
 
 /// What happens, seen from the agent `here`, whose leader ends. `there` is in another region, whose leader lives.
@@ -12,6 +12,8 @@ pub enum Scenario {
     CalledByAgent,
     /// Here calls there twice, called by a client, and sends there after that.
     CallsAndSends,
+    /// The same, but the client is gone once the leader has ended, and asks again when all is over.
+    CallerGoes,
     /// A client sends here, and the turn fails at first.
     SentByClient,
     /// There sends here twice.
@@ -48,12 +50,14 @@ pub struct Case {
     pub scenario: Scenario,
 }
 
-/// Each step has at least one: a step that is new does not compile without.
-fn scenarios(step: Step) -> &'static [Scenario] {
+/// Each point has at least one: a step that is new does not compile without.
+fn scenarios(point: FailPoint) -> &'static [Scenario] {
     use Scenario::*;
-    match step {
+    match point.step {
         Step::Turn => &[Called, CalledByAgent],
-        Step::RecordTurn | Step::Call | Step::RecordedTurn => &[CallsAndSends],
+        // Nobody knows of the turn then but its caller.
+        Step::RecordTurn if point.moment == Moment::Before => &[CallsAndSends],
+        Step::RecordTurn | Step::Call | Step::RecordedTurn => &[CallsAndSends, CallerGoes],
         Step::Accept => &[SentByClient, SentByAgent],
         Step::AcceptHeld => &[HeldForClient, HeldForAgent],
         Step::InboxTurn => &[SentByAgent, HeldForClient, RingsItself],
@@ -71,9 +75,7 @@ fn scenarios(step: Step) -> &'static [Scenario] {
 
 pub fn all() -> Vec<Case> {
     FailPoint::all()
-        .flat_map(|point| {
-            scenarios(point.step).iter().map(move |scenario| Case { point, scenario: *scenario })
-        })
+        .flat_map(|point| scenarios(point).iter().map(move |scenario| Case { point, scenario: *scenario }))
         .collect()
 }
 

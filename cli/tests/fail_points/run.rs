@@ -140,15 +140,24 @@ async fn ordinary(arena: &mut Arena, case: Case, agents: &Agents) -> Result<Opti
     arena.start(&format!("{}:{}", case.point, agents.here), &[])?;
     let letter = prepare(&arena.clients, case.scenario, agents).await?;
     arena.lead(agents.ground, &agents.here).await?;
-    let act = act(case.scenario, agents, letter)?;
+    let act = Arc::new(act(case.scenario, agents, letter)?);
     let key = agents.here.key().to_owned();
-    let acting = start(&arena.clients, act, key.clone());
-    if !arena.ended(case.point, &agents.here).await? {
+    let acting = start(&arena.clients, &act, key.clone());
+    let ended = arena.ended(case.point, &agents.here).await;
+    if case.scenario == Scenario::CallerGoes || !matches!(ended, Ok(true)) {
         acting.abort();
+    }
+    if !ended? {
         return Ok(None);
     }
-    let (act, answer) = acting.await??;
     let books = books(case, agents);
+    let answer = match case.scenario {
+        Scenario::CallerGoes => {
+            until_even(&arena.clients, &books).await?;
+            act.carry_out(&arena.clients, &key).await?
+        }
+        _ => acting.await??,
+    };
     until_even(&arena.clients, &books).await?;
     if case.scenario == Scenario::Cancelled {
         let left = arena.clients.schedules(&agents.here).await?;
@@ -188,8 +197,8 @@ async fn delivery_retried(arena: &mut Arena, case: Case, agents: &Agents) -> Res
     ensure!(letter.undelivered, "it is no dead letter of its sender: {letter:?}");
     arena.start(&format!("{}:{}", case.point, agents.here), &[(HOSTS_GUESTS, "1")])?;
     arena.lead(agents.ground, &agents.here).await?;
-    let act = Act::Settle { letter, action: Action::Retry };
-    let acting = start(&arena.clients, act, String::new());
+    let act = Arc::new(Act::Settle { letter, action: Action::Retry });
+    let acting = start(&arena.clients, &act, String::new());
     if !arena.ended(case.point, &agents.here).await? {
         acting.abort();
         return Ok(None);
@@ -265,7 +274,7 @@ fn act(scenario: Scenario, agents: &Agents, letter: Option<DeadLetter>) -> Resul
     Ok(match scenario {
         Scenario::Called => keep(here, Vec::new()),
         Scenario::CalledByAgent => keep(there, vec![errand(Way::Call, here, "called")]),
-        Scenario::CallsAndSends => {
+        Scenario::CallsAndSends | Scenario::CallerGoes => {
             let calls = ["first", "second"].map(|mark| errand(Way::Call, there, mark));
             keep(here, [calls.to_vec(), vec![errand(Way::Send, there, "sent")]].concat())
         }
@@ -303,7 +312,7 @@ fn books(case: Case, agents: &Agents) -> Books {
     let (here, there): (&[_], &[_]) = match case.scenario {
         Scenario::Called | Scenario::Cancelled => (&["own"], &[]),
         Scenario::CalledByAgent => (&["called"], &["own"]),
-        Scenario::CallsAndSends => (&["own"], &["first", "second", "sent"]),
+        Scenario::CallsAndSends | Scenario::CallerGoes => (&["own"], &["first", "second", "sent"]),
         Scenario::SentByClient | Scenario::HeldForClient | Scenario::LetterRetried => (&["sent"], &[]),
         Scenario::SentByAgent | Scenario::HeldForAgent | Scenario::FailsAtFirst => {
             (&["first", "second"], &["own"])
@@ -350,12 +359,9 @@ impl Act {
     }
 }
 
-fn start(clients: &Arc<Clients>, act: Act, key: String) -> JoinHandle<Result<(Act, Answer)>> {
-    let clients = Arc::clone(clients);
-    tokio::spawn(async move {
-        let answer = act.carry_out(&clients, &key).await?;
-        Ok((act, answer))
-    })
+fn start(clients: &Arc<Clients>, act: &Arc<Act>, key: String) -> JoinHandle<Result<Answer>> {
+    let (clients, act) = (Arc::clone(clients), Arc::clone(act));
+    tokio::spawn(async move { act.carry_out(&clients, &key).await })
 }
 
 /// The only dead letter that was for the agent, once it is there.
