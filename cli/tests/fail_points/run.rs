@@ -27,8 +27,10 @@ const TRIES: usize = 3;
 /// How long effects may take to show.
 const EFFECTS_LIMIT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
-/// Longer than a message takes to its receiver, and less than a type's attempts take.
-const REFUSED_MS: u64 = 300;
+/// Longer than a message takes to its receiver, and less than the 750 ms that a relay's attempts take.
+const REFUSED_MS: u64 = 600;
+/// By then a message is a dead letter.
+const DEAD_MS: u64 = 3_000;
 const DELAY_MS: u64 = 400;
 /// Past this a message that was not delivered is given up.
 const DAY_MS: &str = "86400000";
@@ -246,7 +248,7 @@ async fn prepare(clients: &Clients, scenario: Scenario, agents: &Agents) -> Resu
     let (here, key) = (&agents.here, format!("{}-before", agents.here.key()));
     match scenario {
         Scenario::LetterRetried | Scenario::LetterDropped => {
-            let until = if scenario == Scenario::LetterRetried { now_ms() + 2_000 } else { u64::MAX };
+            let until = if scenario == Scenario::LetterRetried { now_ms() + DEAD_MS } else { u64::MAX };
             let request = KeepRequest { refused_until_ms: until, ..mark("sent", Vec::new()) };
             clients.send(here, &request, &key, 0).await?;
             let letter = letter_of(clients, here).await?;
