@@ -46,6 +46,12 @@ const OF_REGIONS: [(&str, &str, Value); 10] = [
     ("afdg_region_outbox_bytes", "Request bytes of those", |region| region.outbox_bytes),
 ];
 
+/// The one that counts up.
+const REFUSED: (&str, &str) = (
+    "afdg_region_refused_messages_total",
+    "Messages that came when there was no room for them, since this replica leads",
+);
+
 /// The page, as a service for the health port.
 pub fn page(regions: Regions) -> Router {
     Router::new().route(
@@ -75,16 +81,25 @@ fn render(leads: &[(RegionId, bool)], measured: &[(RegionId, Measures)]) -> Stri
     let mut text = String::with_capacity(64 * (leads.len() + 10 * measured.len() + 20));
     let help = "Whether this node leads the region, for each of which it has a replica";
     let leads = leads.iter().map(|(region, leads)| (*region, usize::from(*leads)));
-    gauge(&mut text, "afdg_region_leads", help, leads);
+    values(&mut text, "gauge", "afdg_region_leads", help, leads);
     for (name, help, value) in OF_REGIONS {
-        gauge(&mut text, name, help, measured.iter().map(|(region, measures)| (*region, value(measures))));
+        let measured = measured.iter().map(|(region, measures)| (*region, value(measures)));
+        values(&mut text, "gauge", name, help, measured);
     }
+    let refused = measured.iter().map(|(region, measures)| (*region, measures.messages_refused));
+    values(&mut text, "counter", REFUSED.0, REFUSED.1, refused);
     text
 }
 
-fn gauge(text: &mut String, name: &str, help: &str, values: impl Iterator<Item = (RegionId, usize)>) {
+fn values(
+    text: &mut String,
+    kind: &str,
+    name: &str,
+    help: &str,
+    values: impl Iterator<Item = (RegionId, usize)>,
+) {
     // Writing to a string can't fail.
-    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
     for (region, value) in values {
         let _ = writeln!(text, "{name}{{region=\"{region}\"}} {value}");
     }
@@ -96,7 +111,7 @@ mod tests {
 
     #[test]
     fn the_page_is_in_prometheus_format() {
-        let measures = Measures { dead_letters: 3, outbox_bytes: 70, ..Measures::default() };
+        let measures = Measures { dead_letters: 3, messages_refused: 70, ..Measures::default() };
         let text = render(&[(RegionId(1), true), (RegionId(2), false)], &[(RegionId(1), measures)]);
         let start = "\
 # HELP afdg_region_leads Whether this node leads the region, for each of which it has a replica
@@ -108,7 +123,11 @@ afdg_region_leads{region=\"2\"} 0
 afdg_region_dead_letters{region=\"1\"} 3
 ";
         assert!(text.starts_with(start), "{text}");
-        assert!(text.ends_with("afdg_region_outbox_bytes{region=\"1\"} 70\n"), "{text}");
+        let end = "\
+# TYPE afdg_region_refused_messages_total counter
+afdg_region_refused_messages_total{region=\"1\"} 70
+";
+        assert!(text.ends_with(end), "{text}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! hurt their own agents, and nobody else's.
 
 use afdg_agent::{AgentError, Context, NativeHost, async_trait};
+use afdg_dev_grid::DevGrid;
 use afdg_example_counter::v1::{
     AddManyRequest, AddManyResponse, AddRequest, Count, FanoutAgent, fanout_agent,
 };
@@ -20,7 +21,11 @@ use std::{
     },
     time::Duration,
 };
-use tokio::time::{Instant, sleep};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, sleep},
+};
 use tonic::{Request, Status};
 
 const TYPE: &str = "counter.v1.Fanout";
@@ -247,6 +252,71 @@ async fn limits_are_set_and_given_back_while_the_grid_runs() -> Result<()> {
     until("a full mailbox takes no more", is_full).await?;
     let shown = set(&client, &[], &["mailbox_messages_max"]).await?;
     assert!(shown.iter().all(|limit| !limit.set));
+    grid.stop().await;
+    Ok(())
+}
+
+/// Messages that came to a region when it had no room for them, in all regions.
+async fn refused_in_regions(grid: &DevGrid) -> Result<u64> {
+    let mut sum = 0;
+    for address in grid.health_addresses().into_values() {
+        let mut stream = TcpStream::connect(address).await?;
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page).await?;
+        ensure!(page.starts_with("HTTP/1.1 200"), "{page}");
+        let lines = page.lines().filter(|line| line.starts_with("afdg_region_refused_messages_total{"));
+        for line in lines {
+            let value = line.rsplit(' ').next().unwrap_or_default();
+            sum += value.parse::<u64>()?;
+        }
+    }
+    Ok(sum)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_hears_little_of_a_flood_past_its_rate_and_lets_in_as_much_as_ever() -> Result<()> {
+    const PER_SECOND: u64 = 20;
+    const REFUSED: u64 = 3_000;
+    let (grid, _folder) = grid(|options| options.agents = host(&Greedy::default())).await?;
+    let client = Client::connect(&grid.endpoint()).await?;
+    set(&client, &[("turns_per_second_max", PER_SECOND)], &[]).await?;
+    until("a message past the rate is refused", || async { Ok(tell(&client, "one", 0).await.is_err()) })
+        .await?;
+    let (began, before) = (Instant::now(), refused_in_regions(&grid).await?);
+    let (done, refused) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+    let callers: Vec<_> = (0..16)
+        .map(|_| {
+            let (client, done, refused) = (client.clone(), Arc::clone(&done), Arc::clone(&refused));
+            tokio::spawn(async move {
+                while refused.load(SeqCst) < REFUSED {
+                    match tell(&client, "one", 0).await {
+                        Ok(_) => done.fetch_add(1, SeqCst),
+                        Err(error) => {
+                            let text = format!("is at its limit turns_per_second_max = {PER_SECOND} in this");
+                            ensure!(error.message.contains(&text), "{error:?}");
+                            let pause_ms = error.retry_after_ms.unwrap_or(0);
+                            ensure!((1..=1_000).contains(&pause_ms), "{error:?}");
+                            refused.fetch_add(1, SeqCst)
+                        }
+                    };
+                }
+                Ok(())
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await??;
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    let (done, refused) = (done.load(SeqCst), refused.load(SeqCst));
+    let heard = refused_in_regions(&grid).await? - before;
+    ensure!(heard < refused / 5, "the region refused {heard} of {refused} itself, in {seconds} s");
+    let places = seconds * PER_SECOND as f64;
+    ensure!(done as f64 > 0.5 * places - 2.0, "{done} got in within {seconds} s");
+    // Who comes after the pause gets in.
+    until("a message gets in", || async { Ok(tell(&client, "one", 0).await.is_ok()) }).await?;
     grid.stop().await;
     Ok(())
 }

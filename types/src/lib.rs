@@ -6,6 +6,7 @@
 
 mod agent_ref;
 mod call_error;
+mod fair_queue;
 mod ids;
 pub mod limits;
 mod message_id;
@@ -18,6 +19,7 @@ mod type_limits;
 
 pub use agent_ref::{AgentRef, AgentRefError};
 pub use call_error::{AgentError, CallError, Code, GridError, Reason, Retry};
+pub use fair_queue::FairQueue;
 pub use ids::{ClusterId, Epoch, NodeId, RegionId, Term};
 pub use message_id::{MessageId, MessageIdError, MessageIdKind};
 pub use purpose::{Cancel, Probe, ProbeStage, Purpose, Sending, Wait};

@@ -9,9 +9,9 @@ use crate::{
     table::{Region, Table},
     verdict::{self, Again, How, Verdict},
 };
-use afdg_region_client::{ForwardError, ForwardResult};
+use afdg_region_client::{Answer, ForwardError, ForwardResult};
 use afdg_types::{
-    CallError, GridError, NodeId, Reason,
+    CallError, GridError, NodeId, Purpose, Reason, TypeLimit,
     planted::{Bug, planted},
 };
 use bytes::Bytes;
@@ -35,6 +35,8 @@ pub(crate) struct Journey<'a> {
     attempts: Attempts,
     itinerary: Itinerary,
     backoff: Backoff,
+    /// It has a place in its type's rate, for all attempts until the region refuses it one.
+    has_place: bool,
     /// An attempt that is no longer open may have been delivered.
     maybe_delivered: bool,
     last_error: Option<GridError>,
@@ -65,6 +67,7 @@ impl<'a> Journey<'a> {
             attempts: Attempts::default(),
             itinerary: Itinerary::default(),
             backoff: Backoff::default(),
+            has_place: false,
             maybe_delivered: false,
             last_error: None,
         }
@@ -78,7 +81,10 @@ impl<'a> Journey<'a> {
             let (node, result) = match next {
                 Next::Result(node, result) => (node, result),
                 Next::Wait(until) => match self.attempts.next(until.min(self.deadline)).await {
-                    Some(result) => result,
+                    Some((node, result)) => {
+                        self.learn_rate(&result);
+                        (node, result)
+                    }
                     None if Instant::now() >= self.deadline => return self.deadline_passed(),
                     // The pause is over, or the attempt is left open and another one begins.
                     None => continue,
@@ -115,6 +121,9 @@ impl<'a> Journey<'a> {
         let Some(replica) = next.and_then(|index| region.replicas.get(index)) else {
             return Next::Wait(self.end_round(None));
         };
+        if let Err(error) = self.take_place(&table, region) {
+            return Next::Result(replica.node, Ok(Answer::GridError { error, leader: None }));
+        }
         let forwarded = self.message.forwarded(region.id, table.routes.epoch, self.caller);
         match replica.client.start(forwarded) {
             Err(error) => Next::Result(replica.node, Err(error)),
@@ -122,6 +131,28 @@ impl<'a> Journey<'a> {
                 Some((node, given_up)) => Next::Result(node, given_up),
                 None => Next::Wait(Instant::now() + Duration::from_millis(ATTEMPT_MS_MAX)),
             },
+        }
+    }
+
+    /// Whether the region would let the message in, as far as is known here.
+    fn take_place(&mut self, table: &Table, region: &Region) -> Result<(), GridError> {
+        let agent_type = self.message.agent.agent_type();
+        let has_turn = matches!(self.message.purpose, Purpose::Call | Purpose::Send(_));
+        let limits = table.routes.types.get(agent_type).map(|known| known.limits);
+        match limits.map_or(0, |limits| limits.get(TypeLimit::TurnsPerSecond)) {
+            // A call of an agent that waits is let in at any rate.
+            per_second if per_second > 0 && has_turn && !self.has_place && self.message.chain.is_empty() => {
+                self.router.rates.check(region.id, agent_type, per_second, Instant::now())?;
+                self.has_place = true;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn learn_rate(&self, result: &ForwardResult) {
+        if let (Ok(Answer::GridError { error, .. }), Some(region)) = (result, self.region()) {
+            self.router.rates.learn(region.id, self.message.agent.agent_type(), error, Instant::now());
         }
     }
 
@@ -180,6 +211,7 @@ impl<'a> Journey<'a> {
             How::NewerRoute => self.newer_route().await,
             How::Later => Some(Instant::now() + self.backoff.pause(&*self.router.entropy, retry_after_ms)),
             How::Overloaded => {
+                self.has_place = false;
                 let pause = self.backoff.pause(&*self.router.entropy, retry_after_ms);
                 let now = Instant::now();
                 // The same replica, not the next: it leads, and will have room again.

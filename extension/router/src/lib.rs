@@ -21,6 +21,7 @@ mod journey;
 mod leaving;
 mod message;
 mod questions;
+mod rates;
 mod router;
 mod table;
 mod verdict;

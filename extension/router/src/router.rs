@@ -7,6 +7,7 @@ use crate::{
     find::SEARCHES_MAX,
     journey::Journey,
     leaving::{LEAVING_MAX, Leaving},
+    rates::Rates,
     table::{Region, Table},
 };
 use afdg_catalog_client::{Routes, TypeInfo};
@@ -46,6 +47,7 @@ pub(crate) struct Inner {
     pub(crate) entropy: Arc<dyn Entropy>,
     admission: Admission,
     pub(crate) budget: RetryBudget,
+    pub(crate) rates: Rates,
     searches: Semaphore,
     /// Places for callers that go away and say so.
     pub(crate) leaving: Arc<Semaphore>,
@@ -63,6 +65,7 @@ impl Router {
             entropy: Arc::clone(&world.entropy),
             admission: Admission::default(),
             budget: RetryBudget::default(),
+            rates: Rates::default(),
             searches: Semaphore::new(SEARCHES_MAX),
             leaving: Arc::new(Semaphore::new(LEAVING_MAX)),
         };

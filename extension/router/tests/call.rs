@@ -13,7 +13,7 @@ use afdg_proto::{
 use afdg_region_client::{RegionClients, testing::FakeNode};
 use afdg_router::{OutgoingMessage, Router};
 use afdg_runtime::{Tasks, World};
-use afdg_types::{AgentError, CallError, GridError, Purpose, Reason};
+use afdg_types::{AgentError, CallError, GridError, Purpose, Reason, TypeLimit};
 use std::{
     sync::{
         Arc,
@@ -267,6 +267,51 @@ async fn an_overload_is_told_at_once_unless_the_turn_is_recorded() {
     assert_eq!(cluster.router.call(recorded).await.unwrap(), "5");
     assert_eq!(count.load(SeqCst), 4);
     assert_eq!(cluster.nodes[0].received()[1].timeout_ms, 0);
+}
+
+#[tokio::test]
+async fn what_a_region_refused_for_its_rate_is_not_forwarded_until_there_is_a_place() {
+    let cluster = cluster(&[silent]).await;
+    let with_limit = |epoch, per_second| {
+        let mut routes = routes(epoch, 1, &[cluster.nodes[0].address.clone()], 1);
+        let mut known = routes.types[TYPE].as_ref().clone();
+        known.limits = known.limits.with(TypeLimit::TurnsPerSecond, per_second);
+        routes.types.insert(TYPE.to_owned(), Arc::new(known));
+        cluster.routes.send_replace(Arc::new(routes));
+    };
+    with_limit(2, 10);
+    let refusal = GridError::new(Reason::Overloaded, "at its limit")
+        .with("limit", TypeLimit::TurnsPerSecond)
+        .retry_after_ms(700);
+    let wire = to_wire(refusal.clone().into(), 0);
+    let refused = wire.clone();
+    cluster.nodes[0].answer(move |_| Some(refused.clone()));
+    assert_eq!(cluster.call(5_000).await, Err(refusal.clone().into()));
+    for _ in 0..20 {
+        let Err(CallError::Grid(refused)) = cluster.call(5_000).await else { panic!() };
+        assert!((1..=1_000).contains(&refused.retry_after_ms.unwrap()), "{refused:?}");
+        assert_eq!(refused.retry_after_ms(700), refusal);
+    }
+    assert_eq!(cluster.received(), [1], "the region hears of none of them");
+
+    cluster.nodes[0].answer(ok);
+    let chain = vec!["bank.v1.Account/bob".parse().unwrap()];
+    let of_a_turn = OutgoingMessage { chain, ..message(&cluster.router, 5_000) };
+    assert_eq!(cluster.router.call(of_a_turn).await.unwrap(), "5", "those who wait get in at any rate");
+    // Without a deadline it waits for a place.
+    let began = Instant::now();
+    let waits = OutgoingMessage { deadline: None, ..message(&cluster.router, 0) };
+    assert_eq!(cluster.router.call(waits).await.unwrap(), "5");
+    assert!(began.elapsed() < Duration::from_secs(5), "took {:?}", began.elapsed());
+    assert_eq!(cluster.received(), [3]);
+    cluster.nodes[0].answer(move |_| Some(wire.clone()));
+    while cluster.received() == [3] {
+        assert!(cluster.call(5_000).await.is_err());
+    }
+    cluster.nodes[0].answer(ok);
+    assert!(cluster.call(5_000).await.is_err(), "the pause is not over");
+    with_limit(3, 0);
+    assert!(cluster.call(5_000).await.is_ok(), "the limit is lifted");
 }
 
 #[tokio::test]

@@ -5,11 +5,11 @@
 use crate::{ForwardError, ForwardResult};
 use afdg_proto::pb::internal::{Forwarded, OutcomeFrame};
 use afdg_types::{
-    GridError, Reason,
+    FairQueue, GridError, Reason,
     limits::{FRAME_BYTES_TARGET, MESSAGE_BYTES_MAX, ROUTER_IN_FLIGHT_MESSAGES_MAX},
 };
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
     task::Waker,
 };
@@ -27,10 +27,9 @@ pub(crate) const FULL_RETRY_AFTER_MS: u64 = 50;
 /// Bytes of a message's fixed fields, tags and lengths, at most.
 const FIXED_FIELDS_BYTES: usize = 96;
 
-#[derive(Default)]
 pub(crate) struct Traffic {
-    /// May hold messages that nobody waits for any more; they are left out of frames.
-    queue: VecDeque<Forwarded>,
+    /// By agent type. May hold messages that nobody waits for any more; they are left out of frames.
+    queue: FairQueue<Forwarded>,
     queued_bytes: usize,
     waiting: HashMap<u64, Waiting, BuildHasherDefault<RequestIdHasher>>,
     last_request_id: u64,
@@ -55,6 +54,22 @@ pub(crate) enum Connection {
 impl Default for Connection {
     fn default() -> Self {
         Self::Down { retry_at: None, why: String::new() }
+    }
+}
+
+impl Default for Traffic {
+    fn default() -> Self {
+        Self {
+            queue: FairQueue::new(|message| &message.r#type, bytes_of),
+            queued_bytes: 0,
+            waiting: HashMap::default(),
+            last_request_id: 0,
+            connection: Connection::default(),
+            generation: 0,
+            failures: 0,
+            writer: None,
+            closed: false,
+        }
     }
 }
 
@@ -98,7 +113,7 @@ impl Traffic {
         let (reply, receiver) = oneshot::channel();
         self.waiting.insert(request_id, Waiting { reply, sent: false });
         self.queued_bytes += bytes;
-        self.queue.push_back(message);
+        self.queue.push(message);
         Ok((request_id, receiver))
     }
 
@@ -119,7 +134,7 @@ impl Traffic {
         let mut messages = Vec::new();
         let mut frame_bytes = 0;
         while frame_bytes < FRAME_BYTES_TARGET {
-            let Some(message) = self.queue.pop_front() else { break };
+            let Some(message) = self.queue.pop() else { break };
             let bytes = bytes_of(&message);
             self.queued_bytes = self.queued_bytes.saturating_sub(bytes);
             if let Some(waiting) = self.waiting.get_mut(&message.request_id) {
@@ -226,6 +241,18 @@ mod tests {
         assert_eq!(traffic.next_frame().len(), 2);
         assert!(traffic.next_frame().is_empty());
         assert_eq!((traffic.queued_bytes, kept.len()), (0, 5));
+    }
+
+    #[test]
+    fn a_types_backlog_does_not_stand_ahead_of_other_types() {
+        let mut traffic = Traffic::default();
+        let flood = || Forwarded { r#type: "t.Flood".to_owned(), ..message(400 * 1024) };
+        let kept: Vec<_> = (0..20).map(|_| traffic.enqueue(flood()).unwrap()).collect();
+        let other = Forwarded { r#type: "t.Other".to_owned(), ..message(10) };
+        let (other, _kept) = traffic.enqueue(other).unwrap();
+        let frame: Vec<_> = traffic.next_frame().iter().map(|message| message.request_id).collect();
+        assert!(frame.contains(&other), "{frame:?}");
+        assert!(frame.contains(&kept[0].0) && frame.len() == 4, "{frame:?}");
     }
 
     #[test]

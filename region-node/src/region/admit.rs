@@ -35,7 +35,12 @@ impl Owner {
                 let hint = self.leader_hint();
                 admission.reply_to.refuse_not_leader(error, hint);
             }
-            Err(error) => admission.reply_to.refuse(error),
+            Err(error) => {
+                if let (Reason::Overloaded, Some(leading)) = (error.reason, &mut self.leading) {
+                    leading.load.refused += 1;
+                }
+                admission.reply_to.refuse(error);
+            }
         }
     }
 
@@ -264,7 +269,7 @@ impl Owner {
         };
         if lasting && expires_at_s >= reply.expires_at_s + KEEP_STEP_S && place() {
             let keep = KeepId { message_id: id, expires_at_s };
-            leading.pending.push_back(Pending::KeepId(keep));
+            leading.wait_for_entry(Pending::KeepId(keep));
         }
     }
 
@@ -354,7 +359,7 @@ impl Owner {
             let failure = TurnReply::Failed { reason: Reason::OutcomeUnknown, message };
             let next = Next::GiveUp { expires_at_s };
             let op = FailAttempt { agent, message_id: turn.message_id, failure, next, now_ms };
-            leading.pending.push_back(Pending::Fail { op, message_bytes });
+            leading.wait_for_entry(Pending::Fail { op, message_bytes });
             return;
         }
         let effects = CommitTurn {
@@ -377,7 +382,7 @@ impl Owner {
             bytes: 0,
             message_bytes,
         };
-        leading.pending.push_back(Pending::Turn(turn));
+        leading.wait_for_entry(Pending::Turn(turn));
     }
 }
 

@@ -134,7 +134,7 @@ impl Owner {
             bytes,
             message_bytes: message.bytes,
         };
-        leading.pending.push_back(Pending::Turn(turn));
+        leading.wait_for_entry(Pending::Turn(turn));
         true
     }
 }

@@ -105,7 +105,7 @@ impl Owner {
                 if let Some(leading) = self.leading.as_mut() {
                     leading.collecting = more;
                     if more {
-                        leading.pending.push_back(Pending::CollectGarbage);
+                        leading.wait_for_entry(Pending::CollectGarbage);
                     }
                 }
                 Ok(())
@@ -137,7 +137,7 @@ impl Owner {
         if let Some(leading) = self.leading.as_mut() {
             leading.forgetting = more;
             if more {
-                leading.pending.push_back(Pending::ForgetIds(op.clone()));
+                leading.wait_for_entry(Pending::ForgetIds(op.clone()));
             }
         }
     }
@@ -159,11 +159,11 @@ impl Owner {
         let checked = (|| {
             if !leading.forgetting && replies::any_expired(rows.as_ref(), now_s)? {
                 leading.forgetting = true;
-                leading.pending.push_back(Pending::ForgetIds(ForgetIds { now_s }));
+                leading.wait_for_entry(Pending::ForgetIds(ForgetIds { now_s }));
             }
             if !leading.collecting && garbage::any(rows.as_ref())? {
                 leading.collecting = true;
-                leading.pending.push_back(Pending::CollectGarbage);
+                leading.wait_for_entry(Pending::CollectGarbage);
             }
             Ok::<(), afdg_types::RowsError>(())
         })();

@@ -175,7 +175,7 @@ impl Owner {
         if !settled.is_empty() {
             let lane = given_up.is_some().then(|| key.clone());
             let op = SettleSends { sender: key.0.clone(), accepted, given_up, now_ms };
-            leading.pending.push_back(Pending::Settle { op, lane });
+            leading.wait_for_entry(Pending::Settle { op, lane });
         }
         leading.lanes_wanted.push(key);
     }

@@ -22,7 +22,7 @@ use afdg_region_machine::{
         fence::Fence, inbox::AcceptedSend, mailbox::RecordedTurn, outbox::OutgoingSend, schedules::Schedule,
     },
 };
-use afdg_types::{AgentRef, MessageId, Slot};
+use afdg_types::{AgentRef, FairQueue, MessageId, Slot};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use tokio::{sync::oneshot, task::AbortHandle, time::Instant};
@@ -258,8 +258,8 @@ pub struct Leading {
     pub waiters: HashMap<MessageId, Waiters>,
     pub next_turn: TurnNumber,
     pub next_sequence: u64,
-    /// Operations that wait for the next entry.
-    pub pending: VecDeque<Pending>,
+    /// Operations that wait for the next entry, by agent type.
+    pub pending: FairQueue<Pending>,
     /// Entries under way, in order.
     pub proposed: futures::stream::FuturesOrdered<Proposed>,
     /// Admitted and not yet answered.
@@ -320,7 +320,7 @@ impl Leading {
             waiters: HashMap::new(),
             next_turn: 1,
             next_sequence: Fence::first_of(leadership) + 1,
-            pending: VecDeque::new(),
+            pending: Pending::queue(),
             proposed: futures::stream::FuturesOrdered::new(),
             load,
             due: BTreeSet::new(),

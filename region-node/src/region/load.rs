@@ -42,6 +42,8 @@ struct TypeLoad {
 pub struct Load {
     pub messages: usize,
     pub bytes: usize,
+    /// Messages that got no room, so far.
+    pub refused: usize,
     types: HashMap<String, TypeLoad>,
     /// Of types that have others than the defaults.
     limits: HashMap<String, TypeLimits>,
@@ -57,7 +59,8 @@ impl Drop for Load {
 
 impl Load {
     pub fn new(node: Arc<NodeLoad>, routes: &Routes) -> Self {
-        let mut load = Self { messages: 0, bytes: 0, types: HashMap::new(), limits: HashMap::new(), node };
+        let mut load =
+            Self { messages: 0, bytes: 0, refused: 0, types: HashMap::new(), limits: HashMap::new(), node };
         load.set_limits(routes);
         load
     }

@@ -9,6 +9,8 @@ pub struct Measures {
     /// Admitted and not yet answered.
     pub messages_in_flight: usize,
     pub message_bytes_in_flight: usize,
+    /// Messages that were refused for lack of room since this replica leads.
+    pub messages_refused: usize,
     pub turns_running: usize,
     /// Of those, how many wait for a call.
     pub turns_calling: usize,
@@ -44,6 +46,7 @@ impl Owner {
         Some(Measures {
             messages_in_flight: leading.load.messages,
             message_bytes_in_flight: leading.load.bytes,
+            messages_refused: leading.load.refused,
             turns_running,
             turns_calling,
             inbox_messages: leading.inbox_messages,

@@ -3,6 +3,7 @@
 //! | file | a message's hop |
 //! | --- | --- |
 //! | `admission` | what comes in, and where its answer goes |
+//! | `arrivals` | those that the owner has not looked at yet; types take turns |
 //! | `owner` | the task: takes events, decides, never waits for one message |
 //! | `leading` | what the owner keeps while its replica leads |
 //! | `load`, `mailbox_queue` | what is in flight, by agent type and by agent, and what may still come in |
@@ -24,6 +25,7 @@
 mod activity;
 mod admission;
 mod admit;
+mod arrivals;
 mod by_id;
 mod cancel;
 mod dispatch;

@@ -4,6 +4,7 @@ use super::{
     activity::Activity,
     admission::Admission,
     admit::KEEP_STEP_S,
+    arrivals::{Arrivals, Doors},
     by_id::Known,
     lanes::Delivery,
     leading::{Acceptance, LaneKey, Leading, Pending, Waiter},
@@ -48,8 +49,6 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// Messages that wait to be looked at by the owner.
-const ADMISSIONS_MAX: usize = 4_096;
 /// Events taken at once before effects are proposed.
 const EVENTS_AT_ONCE: usize = 256;
 /// Pause before a new leader asks again whether all of earlier terms is applied.
@@ -160,7 +159,7 @@ pub struct RegionStatus {
 #[derive(Clone)]
 pub struct RegionHandle {
     pub replica: RegionReplica,
-    admissions: mpsc::Sender<Admission>,
+    admissions: Doors,
     pub(super) events: mpsc::UnboundedSender<Event>,
     status: watch::Receiver<RegionStatus>,
 }
@@ -230,7 +229,7 @@ pub fn overloaded(what: &str) -> GridError {
 
 /// Starts the owner of a replica's region.
 pub fn start(region: RegionId, replica: RegionReplica, surroundings: Surroundings) -> RegionHandle {
-    let (admissions, arriving) = mpsc::channel(ADMISSIONS_MAX);
+    let (admissions, arrivals) = Arrivals::new();
     let (events, happening) = mpsc::unbounded_channel();
     let (status, status_seen) = watch::channel(RegionStatus::default());
     let handle =
@@ -248,7 +247,7 @@ pub fn start(region: RegionId, replica: RegionReplica, surroundings: Surrounding
         leaderships: 0,
         storage_behind: false,
     };
-    tasks.spawn("region-owner", OnEnd::PanicStopsServer, owner.run(arriving, happening));
+    tasks.spawn("region-owner", OnEnd::PanicStopsServer, owner.run(arrivals, happening));
     handle
 }
 
@@ -271,7 +270,7 @@ pub struct Owner {
 /// One thing that happened, whatever its source. It is looked at once and never kept, so its size is no matter.
 #[allow(clippy::large_enum_variant)]
 enum Happened {
-    Admissions(usize),
+    Admissions,
     Event(Event),
     Entry(Result<Outcome, WriteError>, Vec<Pending>),
     Lead,
@@ -282,11 +281,7 @@ enum Happened {
 }
 
 impl Owner {
-    async fn run(
-        mut self,
-        mut arriving: mpsc::Receiver<Admission>,
-        mut happening: mpsc::UnboundedReceiver<Event>,
-    ) {
+    async fn run(mut self, mut arrivals: Arrivals, mut happening: mpsc::UnboundedReceiver<Event>) {
         let mut lead = self.replica.lead();
         let mut ticks = tokio::time::interval(HOUSEKEEPING);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -294,7 +289,6 @@ impl Owner {
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         lead.mark_changed();
         self.read_slots();
-        let mut arrived = Vec::with_capacity(EVENTS_AT_ONCE);
         loop {
             let until_due = self.until_due();
             let happened = tokio::select! {
@@ -306,8 +300,9 @@ impl Owner {
                 _ = looks.tick() => Happened::Look,
                 () = sleep_for(until_due) => Happened::Due,
                 Some(event) = happening.recv() => Happened::Event(event),
-                count = arriving.recv_many(&mut arrived, EVENTS_AT_ONCE) => Happened::Admissions(count),
+                some = arrivals.arrived() => if some { Happened::Admissions } else { Happened::Closed },
             };
+            arrivals.gather();
             // A dropped catalog client leaves the routes as they are.
             if self.here.routes.has_changed().unwrap_or(false) {
                 self.read_slots();
@@ -330,9 +325,12 @@ impl Owner {
                     }
                 }
                 // All handles are gone: the region has left the node.
-                Happened::Admissions(0) | Happened::Closed => return,
-                Happened::Admissions(_) => {
-                    arrived.drain(..).for_each(|admission| self.admit(admission));
+                Happened::Closed => return,
+                Happened::Admissions => {
+                    for _ in 0..EVENTS_AT_ONCE {
+                        let Some(admission) = arrivals.next() else { break };
+                        self.admit(admission);
+                    }
                     self.await_quick_turns(&mut happening).await;
                 }
                 Happened::Tick => self.keep_house(),

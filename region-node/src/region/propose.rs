@@ -15,11 +15,11 @@ use afdg_region_machine::{
 use afdg_replication::WriteError;
 use afdg_runtime::in_order;
 use afdg_types::{
-    MessageId, limits,
+    AgentRef, FairQueue, MessageId, limits,
     planted::{Bug, planted},
 };
 use futures::future::BoxFuture;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 /// An entry under way; ends with its outcome and the operations that it holds.
 pub type Proposed = BoxFuture<'static, (Result<Outcome, WriteError>, Vec<Pending>)>;
@@ -73,16 +73,45 @@ fn answer_early(leading: &mut Leading, ops: &[Pending]) {
     }
 }
 
+impl Leading {
+    /// Has the operation go into one of the next entries. Those of one agent type go in this order; types take
+    /// turns.
+    pub(super) fn wait_for_entry(&mut self, op: Pending) {
+        self.pending.push(op);
+    }
+}
+
+impl Pending {
+    /// Those that wait for an entry, none yet.
+    pub(super) fn queue() -> FairQueue<Self> {
+        FairQueue::new(|op| op.agent().map_or("", AgentRef::agent_type), bytes_of)
+    }
+
+    /// Whose rows it changes; none for what is the region's own.
+    fn agent(&self) -> Option<&AgentRef> {
+        match self {
+            Self::Turn(turn) => Some(&turn.effects.agent),
+            Self::Accept { agent, .. } | Self::Record { agent, .. } => Some(agent),
+            Self::Fail { op, .. } => Some(&op.agent),
+            Self::Settle { op, .. } => Some(&op.sender),
+            Self::SettleLetter { op, .. } => Some(&op.agent),
+            Self::Fire { op, .. } => Some(&op.agent),
+            Self::CancelSchedule { op, .. } => Some(&op.agent),
+            Self::KeepId(_) | Self::ForgetIds(_) | Self::CollectGarbage => None,
+        }
+    }
+}
+
 /// What waits, as much as goes into one entry: the last operation taken may pass the target, and an entry
 /// still fits a frame.
 fn take_for_entry(
-    pending: &mut VecDeque<Pending>,
+    pending: &mut FairQueue<Pending>,
     waiters: &mut HashMap<MessageId, Waiters>,
 ) -> Vec<Pending> {
     let mut bytes = 0;
     let mut ops = Vec::new();
     while ops.len() < limits::ENTRY_TURNS_MAX && bytes < limits::ENTRY_BYTES_TARGET {
-        let Some(op) = pending.pop_front() else { break };
+        let Some(op) = pending.pop() else { break };
         if let Pending::Accept { send, .. } = &op
             && let Some(waiters) = waiters.get_mut(&send.message_id)
         {
@@ -92,31 +121,36 @@ fn take_for_entry(
             }
             waiters.acceptance = Acceptance::Proposed;
         }
-        bytes += match &op {
-            Pending::Turn(turn) => turn.bytes,
-            Pending::Accept { agent, send } => {
-                let sender = send.sender.as_ref().map_or(0, |sender| sender.as_str().len());
-                64 + agent.as_str().len() + send.method.len() + send.request.len() + sender
-            }
-            Pending::Fail { op, .. } => 1_024 + op.agent.as_str().len() + op.failure.bytes(),
-            Pending::Settle { op, .. } => {
-                let failure = op.given_up.as_ref().map_or(0, |given_up| given_up.failure.bytes());
-                1_024 + op.accepted.len() * 10 + failure
-            }
-            Pending::SettleLetter { .. } | Pending::CancelSchedule { .. } => 1_024,
-            // What it puts into rows, of which the operation itself has little.
-            Pending::Fire { op, schedule } => {
-                256 + op.agent.as_str().len() + op.firings.len() * (128 + schedule.request.len())
-            }
-            Pending::Record { agent, turn, .. } => {
-                let chain = turn.chain.iter().map(|waiting| waiting.as_str().len());
-                agent.as_str().len() + turn.method.len() + turn.request.len() + chain.sum::<usize>()
-            }
-            Pending::KeepId(_) | Pending::ForgetIds(_) | Pending::CollectGarbage => 64,
-        };
+        bytes += bytes_of(&op);
         ops.push(op);
     }
     ops
+}
+
+/// What it adds to an entry, more or less.
+fn bytes_of(op: &Pending) -> usize {
+    match op {
+        Pending::Turn(turn) => turn.bytes,
+        Pending::Accept { agent, send } => {
+            let sender = send.sender.as_ref().map_or(0, |sender| sender.as_str().len());
+            64 + agent.as_str().len() + send.method.len() + send.request.len() + sender
+        }
+        Pending::Fail { op, .. } => 1_024 + op.agent.as_str().len() + op.failure.bytes(),
+        Pending::Settle { op, .. } => {
+            let failure = op.given_up.as_ref().map_or(0, |given_up| given_up.failure.bytes());
+            1_024 + op.accepted.len() * 10 + failure
+        }
+        Pending::SettleLetter { .. } | Pending::CancelSchedule { .. } => 1_024,
+        // What it puts into rows, of which the operation itself has little.
+        Pending::Fire { op, schedule } => {
+            256 + op.agent.as_str().len() + op.firings.len() * (128 + schedule.request.len())
+        }
+        Pending::Record { agent, turn, .. } => {
+            let chain = turn.chain.iter().map(|waiting| waiting.as_str().len());
+            agent.as_str().len() + turn.method.len() + turn.request.len() + chain.sum::<usize>()
+        }
+        Pending::KeepId(_) | Pending::ForgetIds(_) | Pending::CollectGarbage => 64,
+    }
 }
 
 fn op_of(pending: &Pending) -> Op {

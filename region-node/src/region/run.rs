@@ -153,7 +153,7 @@ impl Owner {
             now_ms: running.now_ms,
             seed: running.seed,
         };
-        leading.pending.push_back(Pending::Record { agent, turn, recorded });
+        leading.wait_for_entry(Pending::Record { agent, turn, recorded });
     }
 
     pub(super) fn turn_ended(
@@ -273,7 +273,7 @@ impl Owner {
         };
         let (number, message_bytes) = (*number, message.bytes);
         let turn = PendingTurn { number, effects, accepted, sends, schedules, bytes, message_bytes };
-        leading.pending.push_back(Pending::Turn(turn));
+        leading.wait_for_entry(Pending::Turn(turn));
     }
 }
 

@@ -304,7 +304,7 @@ impl Owner {
         leading.schedules.fires(&agent, &name, firings.len(), bytes);
         let name = name.to_string();
         let op = FireSchedule { agent, name, generation, due_ms, firings, next_due_ms, now_ms };
-        leading.pending.push_back(Pending::Fire { op, schedule });
+        leading.wait_for_entry(Pending::Fire { op, schedule });
         Ok(())
     }
 
@@ -345,7 +345,7 @@ impl Owner {
     /// does not lead.
     pub(super) fn cancel_schedule(&mut self, op: CancelSchedule, cancelled: oneshot::Sender<bool>) {
         if let Some(leading) = self.leading.as_mut().filter(|leading| leading.ready) {
-            leading.pending.push_back(Pending::CancelSchedule { op, cancelled });
+            leading.wait_for_entry(Pending::CancelSchedule { op, cancelled });
         }
     }
 }

@@ -87,7 +87,7 @@ impl Owner {
             refusals: 0,
             last_failure: None,
         };
-        leading.pending.push_back(Pending::Accept { agent: agent.clone(), send: send.clone() });
+        leading.wait_for_entry(Pending::Accept { agent: agent.clone(), send: send.clone() });
         if !held_back {
             self.enqueue(agent, message_of(send));
         }
@@ -168,7 +168,7 @@ impl Owner {
             let waiters = Waiters::of(&op.agent, letter.send.digest, Acceptance::Proposed);
             leading.waiters.entry(letter.send.message_id).or_insert(waiters);
         }
-        leading.pending.push_back(Pending::SettleLetter { op, settled, is_first });
+        leading.wait_for_entry(Pending::SettleLetter { op, settled, is_first });
     }
 
     /// What a person decided about a dead letter is done.
@@ -344,7 +344,7 @@ impl Leading {
         }
         state.uncommitted += 1;
         let op = FailAttempt { agent: agent.clone(), message_id: message.message_id, failure, next, now_ms };
-        self.pending.push_back(Pending::Fail { op, message_bytes: message.bytes });
+        self.wait_for_entry(Pending::Fail { op, message_bytes: message.bytes });
     }
 }
 

@@ -70,6 +70,12 @@ impl Grid {
         Ok(Neighbour(Client::connect(&self.endpoint).await?))
     }
 
+    /// Processor time that the grid and this program have taken since they began.
+    pub fn cpu(&self) -> Cpu {
+        let pid = self.process.as_ref().map_or(0, Child::id);
+        Cpu { grid: cpu_time(pid), here: cpu_time(std::process::id()) }
+    }
+
     pub fn watch_memory(&self) -> Memory {
         let highest = Arc::<AtomicU64>::default();
         let watched = Arc::downgrade(&highest);
@@ -92,6 +98,21 @@ impl Grid {
         ensure!(status.success(), "the grid ended with {status}");
         Ok(())
     }
+}
+
+#[derive(Clone, Copy)]
+pub struct Cpu {
+    pub grid: Duration,
+    pub here: Duration,
+}
+
+/// By `/proc/PID/stat`, in which a second has 100 ticks on all machines that this runs on.
+fn cpu_time(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name, in brackets, may have spaces.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let ticks = fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok());
+    Duration::from_millis(10 * ticks.sum::<u64>())
 }
 
 /// The most that a process had resident.

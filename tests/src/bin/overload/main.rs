@@ -8,7 +8,8 @@
 //! A development grid runs as a process of its own. What it can take is measured first, by as many calls as it
 //! answers; with `--limit N` the catalog lets in `N` messages a second of the type in each region, so that the
 //! grid and not this program is short of something. Then calls are sent at so many times that rate, whether
-//! earlier ones are answered or not. Exits with 0 if all bounds held, 1 if one did not, 2 if there was no run.
+//! earlier ones are answered or not. This program, the clients, runs on the same machine: it says how much of
+//! the processors it took itself. Exits with 0 if all bounds held, 1 if one did not, 2 if there was no run.
 
 mod grid;
 mod sender;
@@ -31,10 +32,6 @@ use std::{
 
 const EXIT_BOUND_PASSED: u8 = 1;
 const EXIT_NO_RUN: u8 = 2;
-/// How long each measurement without overload takes.
-const CALM: Duration = Duration::from_secs(10);
-/// Of the best, what has to get done under overload.
-const GOODPUT_MIN: f64 = 0.7;
 const RECOVERY_MAX: Duration = Duration::from_secs(5);
 /// How often another type's call is made, one after the other.
 const NEIGHBOUR_EVERY: Duration = Duration::from_millis(10);
@@ -55,6 +52,15 @@ struct Arguments {
     /// Bytes that the grid's process may have resident in memory, MiB: what its queues, caches and logs may hold.
     #[arg(long, default_value_t = 2_048)]
     memory_mib: u64,
+    /// How long each measurement without overload takes, seconds.
+    #[arg(long, default_value_t = 10)]
+    calm_seconds: u64,
+    /// What has to get done under overload, of the best.
+    #[arg(long, default_value_t = 0.7)]
+    goodput_min: f64,
+    /// How many times as long as alone another type's calls may take beside the overload, at their p99.
+    #[arg(long, default_value_t = 2.0)]
+    neighbour_times_max: f64,
     /// The program `afdg`; by default the one beside this one, which is built if need be.
     #[arg(long)]
     afdg: Option<PathBuf>,
@@ -83,18 +89,21 @@ async fn run(arguments: Arguments) -> anyhow::Result<bool> {
         grid.limit(arguments.limit).await?;
     }
     let sender = Sender::connect(&grid.endpoint).await?;
-    let (alone_ms, _) = beside(&grid, tokio::time::sleep(CALM)).await?;
-    let best = sender.answered_in(CALM).await?.done as f64 / CALM.as_secs_f64();
+    let calm = Duration::from_secs(arguments.calm_seconds);
+    let (alone_ms, _) = beside(&grid, tokio::time::sleep(calm)).await?;
+    let best = sender.answered_in(calm).await?.done as f64 / calm.as_secs_f64();
     ensure!(best > 0.0, "the grid answered no call");
     // What the neighbour has to bear from a type that sends as much as may be and no more.
-    let (busy_ms, _) = beside(&grid, sender.send_at(best as u64, CALM)).await?;
+    let (busy_ms, _) = beside(&grid, sender.send_at(best as u64, calm)).await?;
     let offered = best as u64 * arguments.times;
     let seconds = Duration::from_secs(arguments.seconds);
     say(format_args!("the grid answers {best:.0} calls a second; now {offered} a second are sent"));
-    let watched = grid.watch_memory();
+    let (watched, before) = (grid.watch_memory(), grid.cpu());
+    let started = Instant::now();
     let (overload_ms, counts) = beside(&grid, sender.send_at(offered, seconds)).await?;
     let began = Instant::now();
-    let memory = watched.highest();
+    let (memory, after) = (watched.highest(), grid.cpu());
+    let took = began.duration_since(started).as_secs_f64();
     let recovery = recovery(&sender, best).await?;
     let counts = counts?;
     let goodput = counts.done as f64 / seconds.as_secs_f64();
@@ -113,6 +122,16 @@ async fn run(arguments: Arguments) -> anyhow::Result<bool> {
     say(format_args!(
         "neighbour   p99 {alone_ms:.1} ms alone, {busy_ms:.1} ms beside what may be, {overload_ms:.1} ms beside the overload"
     ));
+    say(format_args!(
+        "            {:.1} times as long as alone, {:.1} times as long as beside what may be",
+        overload_ms / alone_ms,
+        overload_ms / busy_ms
+    ));
+    say(format_args!(
+        "processors  {:.2} by the grid, {:.2} by the clients",
+        (after.grid - before.grid).as_secs_f64() / took,
+        (after.here - before.here).as_secs_f64() / took
+    ));
     say(format_args!("memory      {} MiB at most; {} may be", memory >> 20, arguments.memory_mib));
     match recovery {
         Some(at) => say(format_args!("well again  after {:.1} s", at.duration_since(began).as_secs_f64())),
@@ -120,7 +139,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<bool> {
     }
     grid.stop().await?;
     let bounds = [
-        ("goodput", goodput >= GOODPUT_MIN * best),
+        ("goodput", goodput >= arguments.goodput_min * best),
+        ("another type's time", overload_ms <= arguments.neighbour_times_max * alone_ms),
         ("memory", memory >> 20 <= arguments.memory_mib),
         ("recovery", recovery.is_some()),
         ("refusals without a hint", counts.failed == 0),
