@@ -42,6 +42,8 @@ pub enum Scenario {
     DeliveryRetried,
     /// A person drops here's dead letter.
     LetterDropped,
+    /// The same of a message that here could not deliver.
+    DeliveryDropped,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +71,7 @@ fn scenarios(point: FailPoint) -> &'static [Scenario] {
         Step::FireSchedule => &[RingsItself, RingsAnother],
         Step::CancelSchedule => &[Cancelled],
         Step::RetryDeadLetter => &[LetterRetried, DeliveryRetried],
-        Step::DropDeadLetter => &[LetterDropped],
+        Step::DropDeadLetter => &[LetterDropped, DeliveryDropped],
     }
 }
 

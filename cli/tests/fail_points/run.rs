@@ -85,7 +85,7 @@ pub async fn all(cases: Vec<Case>) -> Result<()> {
 }
 
 fn needs_clock(scenario: Scenario) -> bool {
-    matches!(scenario, Scenario::NeverTaken | Scenario::DeliveryRetried)
+    matches!(scenario, Scenario::NeverTaken | Scenario::DeliveryRetried | Scenario::DeliveryDropped)
 }
 
 async fn share_of(mut arena: Arena, cases: Vec<Case>) -> Result<()> {
@@ -113,7 +113,9 @@ async fn run(arena: &mut Arena, case: Case) -> Result<Books> {
         let agents = Agents::of(arena, case, number)?;
         let books = match case.scenario {
             Scenario::NeverTaken => never_taken(arena, case, &agents).await?,
-            Scenario::DeliveryRetried => delivery_retried(arena, case, &agents).await?,
+            Scenario::DeliveryRetried | Scenario::DeliveryDropped => {
+                delivery_settled(arena, case, &agents).await?
+            }
             _ => ordinary(arena, case, &agents).await?,
         };
         match books {
@@ -190,8 +192,12 @@ async fn never_taken(arena: &mut Arena, case: Case, agents: &Agents) -> Result<O
     Ok(Some(books))
 }
 
-/// Such a message is tried again, and a node takes it.
-async fn delivery_retried(arena: &mut Arena, case: Case, agents: &Agents) -> Result<Option<Books>> {
+/// Such a message is tried again, and a node takes it; or it is dropped.
+async fn delivery_settled(arena: &mut Arena, case: Case, agents: &Agents) -> Result<Option<Books>> {
+    let (action, taken) = match case.scenario {
+        Scenario::DeliveryDropped => (Action::Drop, Vec::new()),
+        _ => (Action::Retry, vec!["sent"]),
+    };
     send_to_guest(arena, agents).await?;
     arena.start("", &[(CLOCK_AHEAD_MS, DAY_MS)])?;
     arena.lead(agents.ground, &agents.here).await?;
@@ -199,7 +205,7 @@ async fn delivery_retried(arena: &mut Arena, case: Case, agents: &Agents) -> Res
     ensure!(letter.undelivered, "it is no dead letter of its sender: {letter:?}");
     arena.start(&format!("{}:{}", case.point, agents.here), &[(HOSTS_GUESTS, "1")])?;
     arena.lead(agents.ground, &agents.here).await?;
-    let act = Arc::new(Act::Settle { letter, action: Action::Retry });
+    let act = Arc::new(Act::Settle { letter, action });
     let acting = start(&arena.clients, &act, String::new());
     if !arena.ended(case.point, &agents.here).await? {
         acting.abort();
@@ -208,7 +214,7 @@ async fn delivery_retried(arena: &mut Arena, case: Case, agents: &Agents) -> Res
     acting.await??;
     arena.start("", &[(HOSTS_GUESTS, "1")])?;
     arena.lead(agents.ground, &agents.here).await?;
-    let marks = vec![(agents.here.clone(), vec!["own"]), (agents.guest.clone(), vec!["sent"])];
+    let marks = vec![(agents.here.clone(), vec!["own"]), (agents.guest.clone(), taken)];
     let books = Books { of: case.to_string(), marks, dead: vec![(agents.guest.clone(), 0)] };
     until_even(&arena.clients, &books).await?;
     Ok(Some(books))
@@ -306,7 +312,9 @@ fn act(scenario: Scenario, agents: &Agents, letter: Option<DeadLetter>) -> Resul
         Scenario::Cancelled => Act::Cancel { agent: here.clone() },
         Scenario::LetterRetried => Act::Settle { letter: letter()?, action: Action::Retry },
         Scenario::LetterDropped => Act::Settle { letter: letter()?, action: Action::Drop },
-        Scenario::NeverTaken | Scenario::DeliveryRetried => bail!("{scenario:?} is not led up to by one act"),
+        Scenario::NeverTaken | Scenario::DeliveryRetried | Scenario::DeliveryDropped => {
+            bail!("{scenario:?} is not led up to by one act")
+        }
     })
 }
 
@@ -323,7 +331,10 @@ fn books(case: Case, agents: &Agents) -> Books {
         Scenario::Sends => (&["own", "third"], &["first", "second"]),
         Scenario::RingsItself => (&["own", "ring", "ring", "ring"], &[]),
         Scenario::RingsAnother => (&["own"], &["ring", "ring", "ring"]),
-        Scenario::LetterDropped | Scenario::NeverTaken | Scenario::DeliveryRetried => (&[], &[]),
+        Scenario::LetterDropped
+        | Scenario::NeverTaken
+        | Scenario::DeliveryRetried
+        | Scenario::DeliveryDropped => (&[], &[]),
     };
     let dead = usize::from(case.scenario == Scenario::FailsForGood);
     Books {
