@@ -5,6 +5,7 @@ fn main() -> Result<(), afdg_agent_build::Error> {
             "proto/mail/v1/mail.proto",
             "proto/alarm/v1/alarm.proto",
             "proto/relay/v1/relay.proto",
+            "proto/visit/v1/visit.proto",
         ],
         &["proto"],
     )

@@ -31,6 +31,17 @@ pub struct TypeDescription {
     pub descriptors: Bytes,
     pub methods: Vec<MethodDescription>,
     pub send_retry: SendRetry,
+    pub reentrancy: Reentrancy,
+}
+
+/// Which messages may have a turn while another turn of their agent waits for an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reentrancy {
+    /// None: a call that comes back to an agent of its own chain is refused.
+    #[default]
+    None,
+    /// Calls of the chain for which the turn waits.
+    CallChain,
 }
 
 /// How often, and how soon, a message that nobody waits for is tried again when its turn fails.

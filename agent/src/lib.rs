@@ -38,6 +38,7 @@ pub mod inspect;
 mod json;
 mod list;
 pub mod native;
+pub mod read_set;
 pub mod row;
 mod schedule;
 mod store;

@@ -2,7 +2,7 @@
 //!
 //! A [`TestGrid`] keeps agents' rows in memory, as the bytes that a region would store, and runs turns
 //! as the grid does: a refused or failed turn changes nothing, agents may call one another, a call
-//! that would close a cycle is refused, and time and randomness are what the test sets. What turns send
+//! that would close a cycle is refused or enters, as the type of the called agent says, and time and randomness are what the test sets. What turns send
 //! is delivered once the message from outside is answered, or when it is due and the test asks for it. So is
 //! what schedules send: due times that [`TestGrid::set_now_ms`] passes over are missed ones.
 //!
@@ -17,9 +17,12 @@ use self::schedules::Schedules;
 use crate::{
     call::{Call, Target},
     error::CallError,
-    host::{AgentHost, RowWrite, Turn, TurnBounds, TurnFailure, TurnSend, TurnView, TypeDescription},
+    host::{
+        AgentHost, Reentrancy, RowWrite, Turn, TurnBounds, TurnFailure, TurnSend, TurnView, TypeDescription,
+    },
     inspect,
     native::{AgentType, NativeHost},
+    read_set::{ReadSet, entity_of},
     row::Row,
 };
 use afdg_types::{AgentRef, GridError, MessageId, Reason, Rows, limits::CALL_CHAIN_AGENTS_MAX};
@@ -52,6 +55,8 @@ struct State {
     seed: u64,
     messages: u64,
     agents: BTreeMap<AgentRef, Arc<AgentRows>>,
+    /// What the turns see that run or wait.
+    seen: BTreeMap<AgentRef, Arc<Mutex<Seen>>>,
     last_turn_bytes: usize,
     /// On their way, by when they are due and in which order they were sent.
     sends: BTreeMap<(u64, u64), (MessageId, Target)>,
@@ -81,6 +86,7 @@ impl TestGrid {
             seed: 0,
             messages: 0,
             agents: BTreeMap::new(),
+            seen: BTreeMap::new(),
             last_turn_bytes: 0,
             sends: BTreeMap::new(),
             sent: 0,
@@ -197,7 +203,8 @@ impl TestGrid {
         mut chain: Vec<AgentRef>,
     ) -> Result<Bytes, CallError> {
         let Target { agent, method, request } = target;
-        check_chain(&chain, &agent)?;
+        let is_inner = chain.contains(&agent) && self.lets_in(agent.agent_type());
+        check_chain(&chain, &agent, is_inner)?;
         chain.push(agent.clone());
         let read_only = self.is_read_only(agent.agent_type(), &method);
         let (now_ms, seed, rows) = {
@@ -216,16 +223,37 @@ impl TestGrid {
             read_only,
             bounds: TurnBounds::default(),
         };
-        let caller = Caller { grid: self.clone(), message_id, chain, one_call: Default::default() };
-        let view = Arc::new(TestView { rows, caller: Some(caller) });
+        let caller = Caller { grid: self.clone(), message_id, chain, is_inner, one_call: Default::default() };
+        let seen = Arc::new(Mutex::new(Seen { rows, reads: ReadSet::default() }));
+        let view = Arc::new(TestView { seen: Arc::clone(&seen), caller: Some(caller) });
+        if !is_inner {
+            self.state().seen.insert(agent.clone(), seen);
+        }
         let output = self.host.run(turn, view).await;
+        if !is_inner {
+            self.state().seen.remove(&agent);
+        }
         let output = output.map_err(|failure| CallError::Grid(GridError::from(&failure)))?;
         let response = output.reply.map_err(CallError::Agent)?;
         let mut state = self.state();
+        let outer = state.seen.get(&agent).cloned();
+        if let Some(outer) = &outer
+            && let Some(key) = lock(outer).reads.changed_by(&output.writes)
+        {
+            let text = format!(
+                "the message has entered {agent} while a turn of it waits, and would have changed the entity '{}', \
+                 which that turn has read",
+                entity_of(key)
+            );
+            return Err(CallError::grid(Reason::ReentrantConflict, text));
+        }
         let changed = state.schedules.change(&agent, output.schedules, now_ms);
         changed.map_err(|failure| CallError::Grid(GridError::from(&failure)))?;
         let rows = state.agents.entry(agent).or_default();
         let bytes = apply(Arc::make_mut(rows), output.writes);
+        if let Some(outer) = outer {
+            lock(&outer).rows = Arc::clone(rows);
+        }
         state.last_turn_bytes = bytes;
         for TurnSend { ordinal, agent, method, request, delay_ms } in output.sends {
             state.sent += 1;
@@ -234,6 +262,11 @@ impl TestGrid {
             state.sends.insert(place, (MessageId::of_send(message_id, ordinal), target));
         }
         Ok(response)
+    }
+
+    fn lets_in(&self, agent_type: &str) -> bool {
+        let lets_in = |known: &TypeDescription| known.reentrancy == Reentrancy::CallChain;
+        self.types.iter().find(|known| known.name == agent_type).is_some_and(lets_in)
     }
 
     fn is_read_only(&self, agent_type: &str, method: &str) -> bool {
@@ -285,11 +318,12 @@ pub(crate) fn apply(rows: &mut AgentRows, writes: Vec<RowWrite>) -> usize {
 
 /// A view of these rows that refuses calls.
 pub(crate) fn view_of(rows: Arc<AgentRows>) -> Arc<dyn TurnView> {
-    Arc::new(TestView { rows, caller: None })
+    let seen = Arc::new(Mutex::new(Seen { rows, reads: ReadSet::default() }));
+    Arc::new(TestView { seen, caller: None })
 }
 
-fn check_chain(chain: &[AgentRef], called: &AgentRef) -> Result<(), CallError> {
-    let (reason, what) = if chain.contains(called) {
+fn check_chain(chain: &[AgentRef], called: &AgentRef, enters: bool) -> Result<(), CallError> {
+    let (reason, what) = if chain.contains(called) && !enters {
         (Reason::CallCycle, "the call would close a cycle of agents that wait for each other")
     } else if chain.len() >= CALL_CHAIN_AGENTS_MAX {
         (Reason::CallChainTooLong, "too many agents wait for one another")
@@ -304,10 +338,19 @@ fn low_half(id: MessageId) -> u64 {
     id.as_bytes()[8..].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// What one turn sees: its agent's rows as they were when it began.
+/// What one turn sees: its agent's rows as they were when it began, and what inner turns have changed since.
 struct TestView {
-    rows: Arc<AgentRows>,
+    seen: Arc<Mutex<Seen>>,
     caller: Option<Caller>,
+}
+
+struct Seen {
+    rows: Arc<AgentRows>,
+    reads: ReadSet,
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The turn as the caller of others.
@@ -316,6 +359,8 @@ struct Caller {
     message_id: MessageId,
     /// Agents that wait, from the first to this turn's own.
     chain: Vec<AgentRef>,
+    /// The turn has entered while another one of its agent waits.
+    is_inner: bool,
     /// One call after the other, so that what runs is always one chain, and cycles are all there is of
     /// deadlocks.
     one_call: tokio::sync::Mutex<()>,
@@ -324,7 +369,9 @@ struct Caller {
 #[async_trait]
 impl TurnView for TestView {
     async fn row(&self, key: &[u8]) -> Result<Option<Arc<Row>>, TurnFailure> {
-        Rows::get(&*self.rows, key).map_err(storage)?.map(|row| decode(&row)).transpose()
+        let mut seen = lock(&self.seen);
+        seen.reads.row(key);
+        Rows::get(&*seen.rows, key).map_err(storage)?.map(|row| decode(&row)).transpose()
     }
 
     async fn last_row_at_or_before(
@@ -332,7 +379,9 @@ impl TurnView for TestView {
         from: &[u8],
         at: &[u8],
     ) -> Result<Option<(Bytes, Arc<Row>)>, TurnFailure> {
-        let found = self.rows.last_at_or_before(from, at).map_err(storage)?;
+        let mut seen = lock(&self.seen);
+        let found = seen.rows.last_at_or_before(from, at).map_err(storage)?;
+        seen.reads.last_at_or_before(from, at, found.as_ref().map(|(key, _)| &key[..]));
         found.map(|(key, row)| Ok((key, decode(&row)?))).transpose()
     }
 
@@ -342,7 +391,9 @@ impl TurnView for TestView {
         to: &[u8],
         limit: usize,
     ) -> Result<Vec<(Bytes, Arc<Row>)>, TurnFailure> {
-        let found = self.rows.scan(from, Some(to), limit).map_err(storage)?;
+        let mut seen = lock(&self.seen);
+        let found = seen.rows.scan(from, Some(to), limit).map_err(storage)?;
+        seen.reads.rows_from(from, to, limit, found.len(), found.last().map(|(key, _)| &key[..]));
         found.into_iter().map(|(key, row)| Ok((key, decode(&row)?))).collect()
     }
 
@@ -356,6 +407,10 @@ impl TurnView for TestView {
         let Some(caller) = &self.caller else {
             return Err(GridError::new(Reason::Internal, "a view for inspection makes no calls").into());
         };
+        if caller.is_inner {
+            let text = "a message that has entered while a turn of its agent waits calls nobody";
+            return Err(GridError::new(Reason::ReentrantCall, text).into());
+        }
         let _one_call = caller.one_call.lock().await;
         let message_id = MessageId::derived(caller.message_id, ordinal);
         let target = Target { agent, method: method.to_owned(), request };

@@ -46,6 +46,7 @@ impl Caller {
             id,
             deadline: Some(call.deadline),
             chain: Vec::new(),
+            reentries: Vec::new(),
             purpose: call.purpose,
         };
         match self.router.call(message).await {
@@ -236,6 +237,7 @@ fn attached(attach: &AttachRequest, deadline: Instant) -> Result<OutgoingMessage
         id,
         deadline: Some(deadline),
         chain: Vec::new(),
+        reentries: Vec::new(),
         purpose: Purpose::Attach,
     })
 }

@@ -91,10 +91,12 @@ pub async fn inspect_agent(
         message_id: nobody,
         parent: nobody,
         chain: Vec::new(),
+        reentries: Vec::new(),
         runs_again: false,
+        is_inner: false,
         fail_points: here.fail_points,
     };
-    let calls = Calls::new(caller, Arc::clone(&here.router), None);
+    let calls = Calls::new(caller, Arc::clone(&here.router), Arc::clone(&here.reentrant), None);
     let view: Arc<dyn TurnView> = Arc::new(View::of_read(rows, calls));
     let found = inspect::entities(Arc::clone(&view), "", None, ENTITIES_MAX).await.map_err(storage)?;
     let mut shown = Vec::with_capacity(found.len());

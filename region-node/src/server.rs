@@ -3,7 +3,7 @@
 use crate::{
     cache::RowCache,
     config::RegionNodeConfig,
-    executor::threads::HandlerThreads,
+    executor::{reentry::ReentrantTypes, threads::HandlerThreads},
     metrics,
     node_file::NodeFile,
     region::Surroundings,
@@ -162,6 +162,7 @@ async fn start(
         world: world.clone(),
         host,
         methods: Arc::new(types.iter().map(methods_of).collect()),
+        reentrant: Arc::new(ReentrantTypes::of(&types)),
         send_retry: Arc::new(types.iter().map(|known| (known.name.clone(), known.send_retry)).collect()),
         routes,
         cache: Arc::new(RowCache::new(config.cache_bytes)),

@@ -276,6 +276,16 @@ fn hand_over(handle: &RegionHandle, message: Forwarded, reply_to: ReplyTo) {
         }
         Err(error) => return reply_to.refuse(malformed("chain", &error)),
     };
+    let reentries: Result<Vec<MessageId>, _> =
+        message.reentries.iter().map(|id| MessageId::from_bytes(id)).collect();
+    let reentries = match reentries {
+        Ok(reentries) if reentries.len() <= chain.len() => reentries,
+        Ok(reentries) => {
+            let text = format!("{} calls of {} agents that wait", reentries.len(), chain.len());
+            return reply_to.refuse(malformed("reentries", &text));
+        }
+        Err(error) => return reply_to.refuse(malformed("reentries", &error)),
+    };
     if message.request.len() > limits::MESSAGE_BYTES_MAX {
         let text = format!(
             "the request has {} bytes; at most {} fit",
@@ -296,6 +306,7 @@ fn hand_over(handle: &RegionHandle, message: Forwarded, reply_to: ReplyTo) {
         request: message.request,
         deadline: (message.timeout_ms > 0).then(|| Instant::now() + timeout),
         chain,
+        reentries,
         caller: message.caller,
         purpose,
         reply_to,

@@ -16,6 +16,7 @@ pub mod processes;
 pub mod register;
 pub mod relay;
 pub mod stalls;
+pub mod visit;
 
 use afdg_agent::NativeHost;
 use afdg_dev_grid::{DevGrid, DevGridOptions, Probe};

@@ -200,6 +200,11 @@ reasons! {
     OutOfOrder = "OUT_OF_ORDER", Aborted, Never;
     /// Nobody waits for the call any more: it got no turn, and will have none.
     CallCancelled = "CALL_CANCELLED", Cancelled, Never;
+    /// A message that entered while its agent's turn waits for it would change what that turn has read; it
+    /// changed nothing.
+    ReentrantConflict = "REENTRANT_CONFLICT", Aborted, Never;
+    /// The turn of a message that entered while another turn of its agent waits for it calls nobody.
+    ReentrantCall = "REENTRANT_CALL", FailedPrecondition, Never;
 }
 
 impl fmt::Display for Reason {

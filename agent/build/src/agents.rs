@@ -20,6 +20,8 @@ pub(crate) struct AgentType {
     pub(crate) methods: BTreeMap<String, Method>,
     /// `send_attempts_max`, `send_retry_ms_min`, `send_retry_ms_max`; 0 for the default.
     pub(crate) send_retry: [u32; 3],
+    /// `(afdg.reentrant) = CALL_CHAIN`.
+    pub(crate) reentrant: bool,
 }
 
 /// What an agent's method has beyond an ordinary one.
@@ -43,11 +45,15 @@ struct Options {
     agent: Option<ExtensionDescriptor>,
     read_only: Option<ExtensionDescriptor>,
     key: Option<ExtensionDescriptor>,
+    reentrant: Option<ExtensionDescriptor>,
 }
 
 /// Options of `afdg.AgentOptions` on messages that nobody waits for, and their greatest values.
 const SEND_RETRY_OPTIONS: [(&str, u32); 3] =
     [("send_attempts_max", 1_000), ("send_retry_ms_min", 86_400_000), ("send_retry_ms_max", 86_400_000)];
+
+/// Of `afdg.Reentrancy`.
+const CALL_CHAIN: i32 = 1;
 
 impl Agents {
     pub(crate) fn read(pool: &DescriptorPool, is_extern: impl Fn(&str) -> bool) -> Result<Self, Error> {
@@ -56,6 +62,7 @@ impl Agents {
             agent: option("afdg.agent"),
             read_only: option("afdg.read_only"),
             key: option("afdg.key"),
+            reentrant: option("afdg.reentrant"),
         };
         let mut agents = Agents::default();
         for file in pool.files().filter(|file| !is_extern(file.package_name())) {
@@ -81,7 +88,9 @@ impl Agents {
             service.methods().map(|method| Ok((method.name().to_owned(), options.method(&method)?)));
         let methods = methods.collect::<Result<_, Error>>()?;
         let send_retry = options.send_retry(service)?;
-        self.types.insert(service.full_name().to_owned(), AgentType { methods, send_retry });
+        let reentrant = options.is_reentrant(service)?;
+        let agent_type = AgentType { methods, send_retry, reentrant };
+        self.types.insert(service.full_name().to_owned(), agent_type);
         self.files.entry(package.to_owned()).or_default().insert(file.name().to_owned());
         Ok(())
     }
@@ -100,6 +109,15 @@ impl Agents {
 impl Options {
     fn is_agent(&self, service: &ServiceDescriptor) -> bool {
         self.agent.as_ref().is_some_and(|agent| service.options().has_extension(agent))
+    }
+
+    fn is_reentrant(&self, service: &ServiceDescriptor) -> Result<bool, Error> {
+        let Some(reentrant) = &self.reentrant else { return Ok(false) };
+        match service.options().get_extension(reentrant).as_enum_number() {
+            None | Some(0) => Ok(false),
+            Some(CALL_CHAIN) => Ok(true),
+            Some(given) => Err(Error::UnknownReentrancy { service: service.full_name().to_owned(), given }),
+        }
     }
 
     fn send_retry(&self, service: &ServiceDescriptor) -> Result<[u32; 3], Error> {

@@ -26,8 +26,9 @@ impl ServiceGenerator for AgentGenerator {
     fn generate(&mut self, service: Service, out: &mut String) {
         let type_name = format!("{}.{}", service.package, service.proto_name);
         match self.agents.agent_type(&type_name) {
-            Some(AgentType { methods, send_retry }) => {
-                let agent = Agent { service: &service, type_name, methods, send_retry };
+            Some(AgentType { methods, send_retry, reentrant }) => {
+                let agent =
+                    Agent { service: &service, type_name, methods, send_retry, reentrant: *reentrant };
                 // Writing to a String can't fail.
                 let _ = agent.write(out);
             }
@@ -42,6 +43,7 @@ struct Agent<'a> {
     type_name: String,
     methods: &'a BTreeMap<String, Method>,
     send_retry: &'a [u32; 3],
+    reentrant: bool,
 }
 
 impl Agent<'_> {
@@ -100,10 +102,12 @@ impl Agent<'_> {
             writeln!(out, "method({proto_name:?}, {read_only}, {key:?}, {request:?}, {response:?}),")?;
         }
         let [attempts, pause_min, pause_max] = self.send_retry;
+        let reentrancy = if self.reentrant { "CallChain" } else { "None" };
         writeln!(
             out,
             "        ],
                      send_retry: ::afdg_agent::host::SendRetry::new({attempts}, {pause_min}, {pause_max}),
+                     reentrancy: ::afdg_agent::host::Reentrancy::{reentrancy},
                  }};
                  ::afdg_agent::AgentType::new(description, {name}Handlers(agent))
              }}"

@@ -169,6 +169,8 @@ pub enum Error {
     KeyTwice { message: String, first: String, second: String },
     #[error("{service} sets {option} to {given}; at most {max} is possible")]
     OptionTooLarge { service: String, option: &'static str, given: u32, max: u32 },
+    #[error("{service} sets (afdg.reentrant) to {given}, which this version does not know; take CALL_CHAIN")]
+    UnknownReentrancy { service: String, given: i32 },
     #[error("{method} streams its {what}; an agent's method takes one message and returns one")]
     Streaming { method: String, what: &'static str },
     #[error("the service {service} is an agent type but stands in no package; add `package ...;` to {file}")]

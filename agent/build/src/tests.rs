@@ -86,6 +86,24 @@ fn descriptors_keep_the_options_and_hold_all_imports() {
 }
 
 #[test]
+fn a_type_may_let_its_call_chain_enter() {
+    let with = |option: &str| {
+        let body = format!(
+            "service S {{ option (afdg.agent) = {{}}; {option} rpc M(Q) returns (Q); }} message Q {{}}"
+        );
+        fs::read_to_string(compiled(&body)?.path().join("test.v1.rs")).map_err(|_| Error::NoOutDir)
+    };
+    let let_in = with("option (afdg.reentrant) = CALL_CHAIN;").unwrap();
+    assert!(let_in.contains("Reentrancy::CallChain"), "{let_in}");
+    for option in ["", "option (afdg.reentrant) = REENTRANCY_UNSPECIFIED;"] {
+        let not = with(option).unwrap();
+        assert!(not.contains("Reentrancy::None") && !not.contains("CallChain"), "{not}");
+    }
+    let unknown = with("option (afdg.reentrant) = ALWAYS;").unwrap_err().to_string();
+    assert!(unknown.contains("ALWAYS"), "{unknown}");
+}
+
+#[test]
 fn wrong_keys_are_refused() {
     let unary = "(Q) returns (R)";
     assert_eq!(

@@ -3,7 +3,7 @@
 use super::{Stored, turn};
 use crate::{
     AgentError, AgentType, Call, Context, NativeHost,
-    host::{AgentHost, MethodDescription, SendRetry, Turn, TurnFailure, TypeDescription},
+    host::{AgentHost, MethodDescription, Reentrancy, SendRetry, Turn, TurnFailure, TypeDescription},
     native::{Handlers, Reply, decode, encode},
     testing::{NOW_MS_DEFAULT, TestGrid},
 };
@@ -67,6 +67,7 @@ fn agent() -> AgentType {
         descriptors: Bytes::new(),
         methods: ["Relay", "Random", "Large", "Peek"].map(method).into(),
         send_retry: SendRetry::default(),
+        reentrancy: Reentrancy::None,
     };
     AgentType::new(description, Agent)
 }

@@ -3,7 +3,7 @@
 use super::{grouped, outcome};
 use crate::{
     arguments::{ActorArgs, EndpointArgs, Format, OutputArgs},
-    call::{fetch_types, methods_shown},
+    call::{fetch_types, methods_shown, reentrancy},
     client::{CallFailure, Client},
     failure::usage,
     output::{Output, Table},
@@ -153,6 +153,9 @@ fn table(types: &[AgentType]) -> Table {
 fn describe(agent_type: &AgentType, output: &mut Output) -> anyhow::Result<()> {
     let mut facts = Table::facts();
     facts.fact("type", &agent_type.name).fact("version", &agent_type.version);
+    if let Some(reentrancy) = reentrancy(agent_type)? {
+        facts.fact("reentrant", reentrancy);
+    }
     output.table(&facts)?;
     output.line(format_args!("\nlimits (* set with 'afdg type limit')"))?;
     output.table(&limits_table(&agent_type.limits))?;
@@ -181,5 +184,7 @@ fn as_json(agent_type: &AgentType) -> serde_json::Value {
         })
         .collect();
     let limits: Vec<_> = agent_type.limits.iter().map(limit_json).collect();
-    json!({"name": agent_type.name, "version": agent_type.version, "methods": methods, "limits": limits})
+    let reentrant = reentrancy(agent_type).ok().flatten();
+    json!({"name": agent_type.name, "version": agent_type.version, "reentrant": reentrant, "methods": methods,
+           "limits": limits})
 }

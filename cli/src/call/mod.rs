@@ -6,7 +6,7 @@ mod many;
 pub mod send;
 mod transcode;
 
-pub use transcode::{Types, methods_shown};
+pub use transcode::{Types, methods_shown, reentrancy};
 
 use crate::{
     arguments::{EndpointArgs, OutputArgs, duration},

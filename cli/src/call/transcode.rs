@@ -13,6 +13,7 @@ use serde_json::ser::Formatter;
 /// Full names of the options in `afdg/options.proto`.
 const KEY_OPTION: &str = "afdg.key";
 const READ_ONLY_OPTION: &str = "afdg.read_only";
+const REENTRANT_OPTION: &str = "afdg.reentrant";
 
 /// The agent types that a grid knows.
 pub struct Types(Vec<AgentType>);
@@ -46,14 +47,28 @@ impl Types {
     }
 }
 
+/// What the type's option `(afdg.reentrant)` says, by the value's name; none if it is not set.
+pub fn reentrancy(agent_type: &AgentType) -> anyhow::Result<Option<String>> {
+    let service = service_of(agent_type)?;
+    let Some(option) = service.parent_pool().get_extension_by_name(REENTRANT_OPTION) else { return Ok(None) };
+    let number = service.options().get_extension(&option).as_enum_number().unwrap_or_default();
+    let Kind::Enum(values) = option.kind() else { return Ok(None) };
+    let name = values.get_value(number).map_or_else(|| number.to_string(), |value| value.name().to_owned());
+    Ok((number != 0).then_some(name))
+}
+
+fn service_of(agent_type: &AgentType) -> anyhow::Result<ServiceDescriptor> {
+    let name = &agent_type.name;
+    // Each type has a pool of its own: two types may hold different versions of one file.
+    let pool = DescriptorPool::decode(agent_type.descriptors.as_ref())
+        .with_context(|| format!("the grid's descriptors of {name} can't be read"))?;
+    pool.get_service_by_name(name)
+        .ok_or_else(|| anyhow!("the grid's descriptors of {name} hold no such service"))
+}
+
 impl Types {
     fn service(&self, agent_type: &str) -> anyhow::Result<ServiceDescriptor> {
-        let described = self.named(agent_type)?;
-        // Each type has a pool of its own: two types may hold different versions of one file.
-        let pool = DescriptorPool::decode(described.descriptors.as_ref())
-            .with_context(|| format!("the grid's descriptors of {agent_type} can't be read"))?;
-        pool.get_service_by_name(agent_type)
-            .ok_or_else(|| anyhow!("the grid's descriptors of {agent_type} hold no such service"))
+        service_of(self.named(agent_type)?)
     }
 }
 
@@ -273,10 +288,14 @@ mod tests {
     "#;
 
     fn types() -> Types {
+        types_of(BANK)
+    }
+
+    fn types_of(proto: &str) -> Types {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("afdg")).unwrap();
         std::fs::write(folder.path().join("afdg/options.proto"), OPTIONS).unwrap();
-        std::fs::write(folder.path().join("bank.proto"), BANK).unwrap();
+        std::fs::write(folder.path().join("bank.proto"), proto).unwrap();
         let files = protox::Compiler::new([folder.path()])
             .unwrap()
             .include_imports(true)
@@ -346,6 +365,17 @@ mod tests {
         assert!(error.contains("it has: test.v1.Account"), "{error}");
         let error = types().method("test.v1.Account", "Put").unwrap_err().to_string();
         assert!(error.contains("it has: Deposit, Get"), "{error}");
+    }
+
+    #[test]
+    fn what_may_enter_is_told_by_the_options_name() {
+        let shown = |option: &str| {
+            let proto = BANK.replace("service Account {", &format!("service Account {{ {option}"));
+            reentrancy(types_of(&proto).named("test.v1.Account").unwrap()).unwrap()
+        };
+        assert_eq!(shown("option (afdg.reentrant) = CALL_CHAIN;").as_deref(), Some("CALL_CHAIN"));
+        assert_eq!(shown("option (afdg.reentrant) = REENTRANCY_UNSPECIFIED;"), None);
+        assert_eq!(shown(""), None);
     }
 
     #[test]

@@ -54,6 +54,7 @@ impl Drop for Leaving<'_> {
                 id,
                 deadline: Some(Instant::now() + TELL_TIME_MAX),
                 chain: Vec::new(),
+                reentries: Vec::new(),
                 purpose: Purpose::Cancel(Cancel::Caller(caller)),
             };
             // If it does not get there, the deadline does the same later.

@@ -18,6 +18,8 @@ pub struct OutgoingMessage {
     pub deadline: Option<Instant>,
     /// The agents that wait for this message, outermost first.
     pub chain: Vec<AgentRef>,
+    /// The calls of agents of the chain while which messages of the chain may enter, outermost first.
+    pub reentries: Vec<MessageId>,
     pub purpose: Purpose,
 }
 
@@ -35,6 +37,7 @@ impl OutgoingMessage {
             request: self.request.clone(),
             timeout_ms: self.deadline.map_or(0, timeout_ms),
             chain: self.chain.iter().map(|agent| agent.as_str().to_owned()).collect(),
+            reentries: self.reentries.iter().map(|id| Bytes::copy_from_slice(id.as_bytes())).collect(),
             send: self.sending(),
             attach: self.purpose == Purpose::Attach,
             probe: self.probe(),

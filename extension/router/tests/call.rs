@@ -100,6 +100,7 @@ fn message(router: &Router, ms: u64) -> OutgoingMessage {
         id: router.new_message_id(),
         deadline: Some(Instant::now() + Duration::from_millis(ms)),
         chain: Vec::new(),
+        reentries: Vec::new(),
     }
 }
 

@@ -202,6 +202,7 @@ fn bytes_of(message: &Forwarded) -> usize {
         + message.key.len()
         + message.method.len()
         + message.chain.iter().map(|agent| agent.len() + 4).sum::<usize>()
+        + message.reentries.iter().map(|id| id.len() + 4).sum::<usize>()
 }
 
 /// Request ids are counted up by this client, so they need no protection against chosen collisions:

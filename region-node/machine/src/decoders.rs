@@ -5,9 +5,9 @@ use crate::{
     Command, Op, RegionMachine,
     op::{
         CollectGarbage, CommitMessaging, CommitScheduling, CommitTurn, FireSchedule, ForgetIds, NewSchedule,
-        RowChange, ScheduleChange,
+        RecordChainedTurn, RecordTurn, RowChange, ScheduleChange,
     },
-    table::{entities, replies::TurnReply},
+    table::{entities, mailbox::RecordedTurn, replies::TurnReply},
     validate,
 };
 use afdg_types::{AgentRef, MessageId, Missed, Timing, When};
@@ -72,7 +72,20 @@ pub fn commands() -> Vec<Vec<u8>> {
         CommitTurn { message_id: MessageId::from_idempotency_key(&turn.agent, "other"), ..turn.clone() };
     let messaging = CommitMessaging { turn: other, accepted: false, sends: Vec::new() };
     let changes = vec![ScheduleChange::Set(schedule), ScheduleChange::Cancel { name: "x".to_owned() }];
+    let recorded = RecordedTurn {
+        message_id: MessageId::from_idempotency_key(&turn.agent, "recorded"),
+        method: "Do".to_owned(),
+        request: Bytes::from("request"),
+        digest: 7,
+        chain: vec![turn.agent.clone()],
+        now_ms: 6,
+        seed: 8,
+        reentries: Vec::new(),
+    };
+    let record = RecordTurn { agent: turn.agent.clone(), turn: recorded };
+    let chained = RecordChainedTurn { record, reentries: vec![turn.message_id] };
     let ops = vec![
+        Op::RecordChainedTurn(chained),
         Op::CommitTurn(turn),
         Op::CommitScheduling(CommitScheduling { messaging, changes }),
         Op::FireSchedule(fire),

@@ -85,6 +85,7 @@ impl RegionMachine {
         let outcome = match op {
             Op::CommitTurn(op) => op.apply(term, any_refused, rows)?,
             Op::RecordTurn(op) => op.apply(term, any_refused, rows)?,
+            Op::RecordChainedTurn(op) => op.apply(term, any_refused, rows)?,
             Op::KeepId(op) => op.apply(rows)?,
             Op::ForgetIds(op) => op.apply(rows)?,
             Op::CollectGarbage(op) => op.apply(rows)?,

@@ -1,5 +1,6 @@
 //! A turn's calls to other agents.
 
+use super::reentry::ReentrantTypes;
 use crate::{
     fail_points::{FailPoints, Moment, Step},
     region::RecordTurn,
@@ -44,8 +45,12 @@ pub struct Caller {
     pub parent: MessageId,
     /// The agents that wait for the turn, outermost first.
     pub chain: Vec<AgentRef>,
+    /// The calls of agents of the chain while which messages of the chain may enter, outermost first.
+    pub reentries: Vec<MessageId>,
     /// The turn has run before, and may have called others then.
     pub runs_again: bool,
+    /// The turn has entered while another one of its agent waits: it calls nobody.
+    pub is_inner: bool,
     pub fail_points: FailPoints,
 }
 
@@ -56,6 +61,11 @@ struct Inner {
     parent: MessageId,
     /// The agents that wait for this turn, outermost first, with the turn's own agent at the end.
     chain: Vec<AgentRef>,
+    reentries: Vec<MessageId>,
+    /// Messages of the chain may enter while the turn waits.
+    lets_in: bool,
+    is_inner: bool,
+    types: Arc<ReentrantTypes>,
     router: Arc<Router>,
     /// Has the turn's message put into the mailbox; absent where it stands there, and for a turn that
     /// reads only and so leaves nothing behind.
@@ -101,8 +111,15 @@ impl Inner {
 }
 
 impl Calls {
-    pub fn new(caller: Caller, router: Arc<Router>, record: Option<RecordTurn>) -> Self {
-        let Caller { agent, message_id, parent, mut chain, runs_again, fail_points } = caller;
+    pub fn new(
+        caller: Caller,
+        router: Arc<Router>,
+        types: Arc<ReentrantTypes>,
+        record: Option<RecordTurn>,
+    ) -> Self {
+        let Caller { agent, message_id, parent, mut chain, reentries, runs_again, is_inner, fail_points } =
+            caller;
+        let lets_in = types.let_in(agent.agent_type());
         chain.push(agent);
         Self {
             inner: Arc::new(Inner {
@@ -111,6 +128,10 @@ impl Calls {
                 fail_points,
                 parent,
                 chain,
+                reentries,
+                lets_in,
+                is_inner,
+                types,
                 router,
                 record,
                 asked: AtomicBool::new(false),
@@ -131,6 +152,11 @@ impl Calls {
         self.inner.waiting().values().cloned().collect()
     }
 
+    /// Whether the turn waits for one of these calls.
+    pub fn waits_for_any(&self, ids: &[MessageId]) -> bool {
+        self.inner.waiting().values().any(|call| ids.contains(&call.id))
+    }
+
     /// Since when the turn has waited for a call, if it waits for any.
     pub fn waiting_since(&self) -> Option<Instant> {
         self.inner.waiting().values().map(|call| call.since).min()
@@ -147,7 +173,10 @@ impl Calls {
         until_ms: Option<u64>,
     ) -> Result<Bytes, CallError> {
         let inner = &self.inner;
-        if let Some(error) = refuse(&inner.chain, &agent) {
+        if inner.is_inner {
+            return Err(inner.refuse_from_within(&agent).into());
+        }
+        if let Some(error) = refuse(&inner.chain, &agent, &inner.types) {
             return Err(error.into());
         }
         // An output of the turn: it waits until everything it was based on is committed, and until the
@@ -187,6 +216,7 @@ impl Calls {
             id,
             deadline: None,
             chain: inner.chain.clone(),
+            reentries: inner.reentries_with(id),
             purpose: Purpose::Call,
         };
         inner.reach(Moment::Before);
@@ -205,6 +235,23 @@ impl Inner {
         if let Some(caller) = self.chain.last() {
             self.fail_points.reach(moment, Step::Call, caller);
         }
+    }
+
+    fn reentries_with(&self, call: MessageId) -> Vec<MessageId> {
+        let own = self.lets_in.then_some(call);
+        self.reentries.iter().copied().chain(own).collect()
+    }
+
+    fn refuse_from_within(&self, agent: &AgentRef) -> GridError {
+        let own = self.chain.last().map(AgentRef::as_str).unwrap_or_default();
+        GridError::new(
+            Reason::ReentrantCall,
+            format!(
+                "the message has entered {own} while a turn of it waits for this call chain; until that turn has \
+                 ended, such a message calls nobody, and not {agent}: send instead, or answer and let the waiting \
+                 turn call"
+            ),
+        )
     }
 
     /// Cuts the call short again and again from `until_ms` on, until it is answered: a cancel may come before its
@@ -277,6 +324,7 @@ pub async fn cancel_call(router: &Router, callee: AgentRef, call: MessageId) {
         id: call,
         deadline: Some(Instant::now() + CANCEL_TIME_MAX),
         chain: Vec::new(),
+        reentries: Vec::new(),
         purpose: Purpose::Cancel(Cancel::Turn),
     };
     // One that does not get there is sent again.
@@ -288,14 +336,14 @@ fn milliseconds() -> u32 {
 }
 
 /// Why `agent` can't be called by the last agent of `chain`, whom the others wait for.
-pub fn refuse(chain: &[AgentRef], agent: &AgentRef) -> Option<GridError> {
-    if chain.contains(agent) {
+pub fn refuse(chain: &[AgentRef], agent: &AgentRef, types: &ReentrantTypes) -> Option<GridError> {
+    if chain.contains(agent) && !types.may_let_in(agent.agent_type()) {
         let path: Vec<&str> = chain.iter().chain([agent]).map(AgentRef::as_str).collect();
         let path = path.join(" -> ");
         return Some(
             GridError::new(
                 Reason::CallCycle,
-                format!("the call would wait for itself: {path}. An agent takes one message at a time; send instead of calling, or let the first agent do both steps"),
+                format!("the call would wait for itself: {path}. An agent takes one message at a time; send instead of calling, let the first agent do both steps, or have the type of {agent} let its call chain enter: option (afdg.reentrant) = CALL_CHAIN"),
             )
             .with("chain", &path),
         );
@@ -317,6 +365,14 @@ pub fn refuse(chain: &[AgentRef], agent: &AgentRef) -> Option<GridError> {
 mod tests {
     use super::*;
     use crate::executor::testing::router;
+    use afdg_agent::host::{Reentrancy, TypeDescription};
+
+    fn types(reentrancy: Reentrancy) -> ReentrantTypes {
+        let methods = Vec::new();
+        let (descriptors, send_retry) = (Bytes::new(), Default::default());
+        let name = "t.T".to_owned();
+        ReentrantTypes::of(&[TypeDescription { name, descriptors, methods, send_retry, reentrancy }])
+    }
 
     fn agents(count: usize) -> Vec<AgentRef> {
         (0..count).map(|number| AgentRef::new("t.T", &number.to_string()).unwrap()).collect()
@@ -324,26 +380,66 @@ mod tests {
 
     #[test]
     fn a_call_that_would_wait_for_itself_is_refused_with_the_way_round() {
-        let chain = agents(3);
+        let (chain, types) = (agents(3), types(Reentrancy::None));
         for agent in &chain {
-            let error = refuse(&chain, agent).unwrap();
+            let error = refuse(&chain, agent, &types).unwrap();
             assert_eq!(error.reason, Reason::CallCycle);
             let way = format!("t.T/0 -> t.T/1 -> t.T/2 -> {agent}");
             assert_eq!(error.metadata["chain"], way);
             assert!(error.message.contains(&way), "{}", error.message);
+            assert!(error.message.contains("(afdg.reentrant) = CALL_CHAIN"), "{}", error.message);
         }
-        assert_eq!(refuse(&chain, &"t.T/3".parse().unwrap()), None);
-        assert_eq!(refuse(&chain, &"t.U/1".parse().unwrap()), None);
-        assert_eq!(refuse(&[], &chain[0]), None);
+        assert_eq!(refuse(&chain, &"t.T/3".parse().unwrap(), &types), None);
+        assert_eq!(refuse(&chain, &"t.U/1".parse().unwrap(), &types), None);
+        assert_eq!(refuse(&[], &chain[0], &types), None);
     }
 
     #[test]
     fn a_chain_has_a_bound() {
         let most = agents(limits::CALL_CHAIN_AGENTS_MAX);
+        let types = types(Reentrancy::None);
         let new = "t.T/new".parse().unwrap();
-        assert_eq!(refuse(&most[1..], &new), None);
-        assert_eq!(refuse(&most, &new).unwrap().reason, Reason::CallChainTooLong);
-        assert_eq!(refuse(&most, &most[5]).unwrap().reason, Reason::CallCycle, "a cycle stays one");
+        assert_eq!(refuse(&most[1..], &new, &types), None);
+        assert_eq!(refuse(&most, &new, &types).unwrap().reason, Reason::CallChainTooLong);
+        assert_eq!(refuse(&most, &most[5], &types).unwrap().reason, Reason::CallCycle, "a cycle stays one");
+    }
+
+    #[test]
+    fn a_call_comes_back_to_a_type_that_lets_its_chain_enter() {
+        let most = agents(limits::CALL_CHAIN_AGENTS_MAX);
+        let types = types(Reentrancy::CallChain);
+        assert_eq!(refuse(&most[1..], &most[5], &types), None);
+        assert_eq!(refuse(&most, &most[5], &types).unwrap().reason, Reason::CallChainTooLong);
+        // Whoever hosts it knows.
+        let chain = ["t.Other/1".parse().unwrap()];
+        assert_eq!(refuse(&chain, &chain[0], &types), None);
+    }
+
+    #[tokio::test]
+    async fn an_inner_turn_calls_nobody() {
+        let id = MessageId::from_router(1, 1);
+        let agent: AgentRef = "t.T/own".parse().unwrap();
+        let caller = Caller { is_inner: true, ..caller(agent, id, agents(2)) };
+        let calls = Calls::new(caller, router(), Arc::new(types(Reentrancy::CallChain)), None);
+        for agent in ["t.T/0", "t.T/own", "t.T/other"] {
+            let error = calls.call(0, agent.parse().unwrap(), "Do", Bytes::new(), None).await.unwrap_err();
+            let CallError::Grid(error) = error else { panic!("an agent answered: {error}") };
+            assert_eq!(error.reason, Reason::ReentrantCall, "{agent}");
+        }
+        assert!(!calls.have_left());
+    }
+
+    fn caller(agent: AgentRef, id: MessageId, chain: Vec<AgentRef>) -> Caller {
+        Caller {
+            agent,
+            message_id: id,
+            parent: id,
+            chain,
+            reentries: Vec::new(),
+            runs_again: false,
+            is_inner: false,
+            fail_points: FailPoints::default(),
+        }
     }
 
     #[tokio::test]
@@ -351,10 +447,8 @@ mod tests {
         let chain = agents(2);
         let id = MessageId::from_router(1, 1);
         let agent = "t.T/own".parse().unwrap();
-        let (chain_of, fail_points) = (chain.clone(), FailPoints::default());
-        let caller =
-            Caller { agent, message_id: id, parent: id, chain: chain_of, runs_again: false, fail_points };
-        let calls = Calls::new(caller, router(), None);
+        let types = Arc::new(types(Reentrancy::None));
+        let calls = Calls::new(caller(agent, id, chain.clone()), router(), types, None);
         for agent in ["t.T/0", "t.T/1", "t.T/own"] {
             let error = calls.call(0, agent.parse().unwrap(), "Do", Bytes::new(), None).await.unwrap_err();
             let CallError::Grid(error) = error else { panic!("an agent answered: {error}") };

@@ -2,6 +2,7 @@
 
 pub mod calls;
 pub mod overlay;
+pub mod reentry;
 pub mod threads;
 pub mod view;
 

@@ -43,10 +43,12 @@ pub fn calls_of(agent: &AgentRef) -> Calls {
         message_id: id,
         parent: id,
         chain: Vec::new(),
+        reentries: Vec::new(),
         runs_again: false,
+        is_inner: false,
         fail_points: FailPoints::default(),
     };
-    Calls::new(caller, router(), None)
+    Calls::new(caller, router(), Arc::default(), None)
 }
 
 pub fn view() -> Arc<View> {

@@ -1,10 +1,11 @@
 //! What one turn sees: its agent's uncommitted rows over the node's cache over the replica's rows, and
 //! the way to other agents.
 
-use super::overlay::Overlay;
+use super::{overlay::Overlay, reentry::Reentry};
 use crate::{cache::RowCache, executor::calls::Calls};
 use afdg_agent::{
     host::{TurnFailure, TurnView},
+    read_set::ReadSet,
     row::Row,
 };
 use afdg_region_machine::table::entities;
@@ -14,7 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 
 /// Where an agent's committed rows are read.
@@ -96,21 +97,32 @@ pub struct View {
     overlay: Overlay,
     calls: Calls,
     reads: Option<Mutex<Vec<Read>>>,
+    /// Of a turn of a type that lets messages of its call chain enter.
+    reentry: Option<Arc<Reentry>>,
     /// The rows' version when the turn began.
     version: u64,
 }
+
+/// For a turn after an inner one has entered: by then all that came before the turn is committed.
+static NOTHING: LazyLock<Overlay> = LazyLock::new(Overlay::default);
 
 impl View {
     /// For a turn of the agent's own: it sees what its predecessors wrote, committed or not.
     pub fn of_turn(rows: AgentRows, overlay: Overlay, calls: Calls) -> Self {
         let version = rows.rows.version();
-        Self { rows, overlay, calls, reads: None, version }
+        Self { rows, overlay, calls, reads: None, reentry: None, version }
+    }
+
+    /// Lets messages of the turn's call chain enter.
+    pub fn with_reentry(self, reentry: Option<Arc<Reentry>>) -> Self {
+        Self { reentry, ..self }
     }
 
     /// For a read-only turn beside others: it sees committed rows only.
     pub fn of_read(rows: AgentRows, calls: Calls) -> Self {
         let version = rows.rows.version();
-        Self { rows, overlay: Overlay::default(), calls, reads: Some(Mutex::default()), version }
+        let reads = Some(Mutex::default());
+        Self { rows, overlay: Overlay::default(), calls, reads, reentry: None, version }
     }
 
     /// Whether all that was read stood there at one instant. If not, the turn has to run again.
@@ -150,11 +162,84 @@ impl View {
         }
     }
 
-    fn last_under_overlay(&self, from: &[u8], at: &[u8]) -> Result<Option<(Bytes, Arc<Row>)>, TurnFailure> {
+    /// What of the turn's predecessors is not committed.
+    fn overlay(&self, entered: bool) -> &Overlay {
+        if entered { &NOTHING } else { &self.overlay }
+    }
+
+    fn row_over(&self, overlay: &Overlay, key: &[u8]) -> Result<Option<Arc<Row>>, TurnFailure> {
+        if let Some(row) = overlay.get(key) {
+            return Ok(row);
+        }
+        let row = self.rows.row(key)?;
+        self.note(|| Read::Row(Bytes::copy_from_slice(key), row.clone()));
+        Ok(row)
+    }
+
+    fn last_over(
+        &self,
+        overlay: &Overlay,
+        from: &[u8],
+        at: &[u8],
+    ) -> Result<Option<(Bytes, Arc<Row>)>, TurnFailure> {
+        let stored = self.last_under_overlay(overlay, from, at)?;
+        self.note(|| Read::Last(Bytes::copy_from_slice(from), Bytes::copy_from_slice(at), stored.clone()));
+        if overlay.is_empty() {
+            return Ok(stored);
+        }
+        // One past `at`, so that `at` itself is in the range.
+        let mut end = at.to_vec();
+        end.push(0);
+        let newer = overlay.range(from, &end).filter_map(|(key, row)| Some((key, row?))).next_back();
+        Ok(match (stored, newer) {
+            (Some((stored_key, stored)), Some((key, _))) if stored_key >= *key => Some((stored_key, stored)),
+            (_, Some((key, row))) => Some((key.clone(), Arc::clone(row))),
+            (stored, None) => stored,
+        })
+    }
+
+    fn rows_over(
+        &self,
+        overlay: &Overlay,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Arc<Row>)>, TurnFailure> {
+        // Rows that are deleted in the overlay take no place in the answer.
+        let extra = overlay.range(from, to).count();
+        let stored = self.rows.scan(from, to, limit.saturating_add(extra))?;
+        self.note(|| {
+            Read::Range(Bytes::copy_from_slice(from), Bytes::copy_from_slice(to), limit, stored.clone())
+        });
+        if extra == 0 {
+            return Ok(stored);
+        }
+        // Past the last stored row of a full answer the rows below are not known.
+        let complete = stored.len() < limit.saturating_add(extra);
+        let horizon = if complete { None } else { stored.last().map(|(key, _)| key.clone()) };
+        let mut merged: BTreeMap<Bytes, Arc<Row>> = stored.into_iter().collect();
+        for (key, row) in overlay.range(from, to) {
+            if horizon.as_ref().is_some_and(|horizon| key > horizon) {
+                break;
+            }
+            match row {
+                Some(row) => merged.insert(key.clone(), Arc::clone(row)),
+                None => merged.remove(key),
+            };
+        }
+        Ok(merged.into_iter().take(limit).collect())
+    }
+
+    fn last_under_overlay(
+        &self,
+        overlay: &Overlay,
+        from: &[u8],
+        at: &[u8],
+    ) -> Result<Option<(Bytes, Arc<Row>)>, TurnFailure> {
         let mut at = at.to_vec();
         loop {
             let Some((key, row)) = self.rows.last_at_or_before(from, &at)? else { return Ok(None) };
-            match self.overlay.get(&key) {
+            match overlay.get(&key) {
                 None => return Ok(Some((key, row))),
                 Some(Some(newer)) => return Ok(Some((key, newer))),
                 // Deleted and not committed yet: look further down, past the greatest key below it.
@@ -184,12 +269,12 @@ fn before(key: &[u8]) -> Option<Vec<u8>> {
 #[async_trait]
 impl TurnView for View {
     async fn row(&self, key: &[u8]) -> Result<Option<Arc<Row>>, TurnFailure> {
-        if let Some(row) = self.overlay.get(key) {
-            return Ok(row);
-        }
-        let row = self.rows.row(key)?;
-        self.note(|| Read::Row(Bytes::copy_from_slice(key), row.clone()));
-        Ok(row)
+        let Some(reentry) = &self.reentry else { return self.row_over(&self.overlay, key) };
+        let read = |entered, reads: &mut ReadSet| {
+            reads.row(key);
+            self.row_over(self.overlay(entered), key)
+        };
+        reentry.read(read).await
     }
 
     async fn last_row_at_or_before(
@@ -197,20 +282,13 @@ impl TurnView for View {
         from: &[u8],
         at: &[u8],
     ) -> Result<Option<(Bytes, Arc<Row>)>, TurnFailure> {
-        let stored = self.last_under_overlay(from, at)?;
-        self.note(|| Read::Last(Bytes::copy_from_slice(from), Bytes::copy_from_slice(at), stored.clone()));
-        if self.overlay.is_empty() {
-            return Ok(stored);
-        }
-        // One past `at`, so that `at` itself is in the range.
-        let mut end = at.to_vec();
-        end.push(0);
-        let newer = self.overlay.range(from, &end).filter_map(|(key, row)| Some((key, row?))).next_back();
-        Ok(match (stored, newer) {
-            (Some((stored_key, stored)), Some((key, _))) if stored_key >= *key => Some((stored_key, stored)),
-            (_, Some((key, row))) => Some((key.clone(), Arc::clone(row))),
-            (stored, None) => stored,
-        })
+        let Some(reentry) = &self.reentry else { return self.last_over(&self.overlay, from, at) };
+        let read = |entered, reads: &mut ReadSet| {
+            let last = self.last_over(self.overlay(entered), from, at)?;
+            reads.last_at_or_before(from, at, last.as_ref().map(|(key, _)| &key[..]));
+            Ok(last)
+        };
+        reentry.read(read).await
     }
 
     async fn rows(
@@ -219,29 +297,13 @@ impl TurnView for View {
         to: &[u8],
         limit: usize,
     ) -> Result<Vec<(Bytes, Arc<Row>)>, TurnFailure> {
-        // Rows that are deleted in the overlay take no place in the answer.
-        let extra = self.overlay.range(from, to).count();
-        let stored = self.rows.scan(from, to, limit.saturating_add(extra))?;
-        self.note(|| {
-            Read::Range(Bytes::copy_from_slice(from), Bytes::copy_from_slice(to), limit, stored.clone())
-        });
-        if extra == 0 {
-            return Ok(stored);
-        }
-        // Past the last stored row of a full answer the rows below are not known.
-        let complete = stored.len() < limit.saturating_add(extra);
-        let horizon = if complete { None } else { stored.last().map(|(key, _)| key.clone()) };
-        let mut merged: BTreeMap<Bytes, Arc<Row>> = stored.into_iter().collect();
-        for (key, row) in self.overlay.range(from, to) {
-            if horizon.as_ref().is_some_and(|horizon| key > horizon) {
-                break;
-            }
-            match row {
-                Some(row) => merged.insert(key.clone(), Arc::clone(row)),
-                None => merged.remove(key),
-            };
-        }
-        Ok(merged.into_iter().take(limit).collect())
+        let Some(reentry) = &self.reentry else { return self.rows_over(&self.overlay, from, to, limit) };
+        let read = |entered, reads: &mut ReadSet| {
+            let rows = self.rows_over(self.overlay(entered), from, to, limit)?;
+            reads.rows_from(from, to, limit, rows.len(), rows.last().map(|(key, _)| &key[..]));
+            Ok(rows)
+        };
+        reentry.read(read).await
     }
 
     async fn call(

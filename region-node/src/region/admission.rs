@@ -21,6 +21,8 @@ pub struct Admission {
     pub deadline: Option<Instant>,
     /// The agents that wait for this message, outermost first.
     pub chain: Vec<AgentRef>,
+    /// The calls of agents of the chain while which this message may enter.
+    pub reentries: Vec<MessageId>,
     /// Under which number whoever waits may take its wait back; 0 if it can't.
     pub caller: u64,
     pub purpose: Purpose,

@@ -75,7 +75,7 @@ impl Owner {
         if outbox_is_full && admission.chain.is_empty() && !is_sent && !self.only_reads(admission) {
             return Err(overloaded("the region has as many sends on their way as it takes"));
         }
-        if let Some(error) = calls::refuse(&admission.chain, &admission.agent) {
+        if let Some(error) = calls::refuse(&admission.chain, &admission.agent, &self.here.reentrant) {
             return Err(error);
         }
         match &admission.purpose {
@@ -304,9 +304,11 @@ impl Owner {
 
     fn enqueue_call(&mut self, admission: Admission, digest: u128) {
         let Some(leading) = self.leading.as_mut() else { return };
-        let Admission { agent, method, message_id, request, deadline, chain, caller, reply_to, purpose: _ } =
-            admission;
-        if let Some(full) = leading.mailbox_full(&agent, request.len()) {
+        let enters = leading.has_come_back(&admission);
+        let Admission { agent, method, message_id, request, deadline, chain, reentries, .. } = admission;
+        let (caller, reply_to) = (admission.caller, admission.reply_to);
+        // Those that wait in the mailbox may wait for it.
+        if !enters && let Some(full) = leading.mailbox_full(&agent, request.len()) {
             return reply_to.refuse(full);
         }
         let mut waiters = Waiters::of(&agent, digest, Acceptance::None);
@@ -314,8 +316,13 @@ impl Owner {
         waiters.replies.push(Waiter { reply_to, deadline, caller });
         leading.waiters.insert(message_id, waiters);
         let bytes = request.len();
-        let message = Message { message_id, method, request, digest, deadline, chain, bytes, send: None };
-        self.enqueue(agent, message);
+        let send = None;
+        let message =
+            Message { message_id, method, request, digest, deadline, chain, reentries, bytes, send };
+        match enters {
+            true => self.let_in(agent, message),
+            false => self.enqueue(agent, message),
+        }
     }
 
     /// Puts a message at the end of its agent's queue.

@@ -85,6 +85,7 @@ mod tests {
                 request: Default::default(),
                 deadline: None,
                 chain: Vec::new(),
+                reentries: Vec::new(),
                 caller: 0,
                 purpose: Purpose::Call,
                 reply_to: ReplyTo::new(number, self.outcomes.clone(), place),

@@ -145,8 +145,13 @@ fn is_clients_call(message: &Message) -> bool {
 }
 
 impl AgentState {
-    /// Takes a call out of the queue.
+    /// Takes a call out of the queue, or out of those that are about to enter.
     fn take_waiting(&mut self, id: MessageId) -> Option<Message> {
+        if let Some(entering) = &mut self.entering
+            && let Some(place) = entering.waiting.iter().position(|message| message.message_id == id)
+        {
+            return entering.waiting.remove(place);
+        }
         let place =
             self.queue.iter().position(|message| message.message_id == id && message.send.is_none())?;
         self.queue.remove(place)

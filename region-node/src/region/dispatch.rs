@@ -123,6 +123,9 @@ impl Owner {
         leading.load.count_out(effects.agent.agent_type(), message_bytes);
         if let Some(state) = leading.agents.get_mut(&effects.agent) {
             state.overlay.committed(number);
+            if let Some(reentry) = state.running.as_ref().and_then(|running| running.reentry.as_ref()) {
+                reentry.settle(number);
+            }
         }
         leading.committed(&effects.agent);
         if let Some(first) = first_send {

@@ -238,6 +238,7 @@ async fn deliver(
             id: send.message_id,
             deadline: Some(deadline),
             chain: Vec::new(),
+            reentries: Vec::new(),
             purpose: Purpose::Send(sending),
         };
         messages.push((number, send.sent_ms, router.call(message)));

@@ -13,6 +13,7 @@ use super::{
 use crate::executor::{
     calls::Calls,
     overlay::{Overlay, TurnNumber},
+    reentry::Reentry,
 };
 use afdg_region_machine::{
     op::{
@@ -24,10 +25,14 @@ use afdg_region_machine::{
 };
 use afdg_types::{AgentRef, FairQueue, MessageId, Slot};
 use bytes::Bytes;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    sync::Arc,
+};
 use tokio::{sync::oneshot, task::AbortHandle, time::Instant};
 
 /// A message that was admitted, with everybody who waits for its answer.
+#[derive(Clone)]
 pub struct Message {
     pub message_id: MessageId,
     pub method: String,
@@ -35,6 +40,8 @@ pub struct Message {
     pub digest: u128,
     pub deadline: Option<Instant>,
     pub chain: Vec<AgentRef>,
+    /// The calls of agents of the chain while which the message may enter.
+    pub reentries: Vec<MessageId>,
     /// Counted among the region's bytes in flight.
     pub bytes: usize,
     /// Of a message that nobody waits for.
@@ -57,6 +64,8 @@ pub struct AgentState {
     /// It stands among those that wait for a place among their type's turns.
     pub waits_for_place: bool,
     pub running: Option<Running>,
+    /// There only while a turn runs.
+    pub entering: Option<Box<Entering>>,
     /// By sender: what waits behind a send whose turn failed and that is tried again.
     pub held: BTreeMap<AgentRef, VecDeque<Message>>,
     pub overlay: Overlay,
@@ -76,8 +85,18 @@ impl AgentState {
 
     /// Messages that wait for their turn.
     pub fn waiting(&self) -> usize {
-        self.queue.len() + self.held.values().map(VecDeque::len).sum::<usize>()
+        let entering = self.entering.as_ref().map_or(0, |entering| entering.waiting.len());
+        self.queue.len() + entering + self.held.values().map(VecDeque::len).sum::<usize>()
     }
+}
+
+/// Calls that have come back to an agent whose turn runs.
+#[derive(Default)]
+pub struct Entering {
+    /// Those that have not entered yet.
+    pub waiting: VecDeque<Message>,
+    /// The inner turn.
+    pub running: Option<Running>,
 }
 
 /// The turn that runs.
@@ -91,6 +110,8 @@ pub struct Running {
     pub recorded: bool,
     /// How it calls others, and whom it waits for.
     pub calls: Calls,
+    /// What it has read, if its type lets messages of its call chain enter.
+    pub reentry: Option<Arc<Reentry>>,
     /// Calls that are cut short: those that it waited for when it was first found that nobody waits for it.
     /// What its handler calls after that is let alone. Empty until then.
     pub cut: BTreeSet<MessageId>,
@@ -255,6 +276,8 @@ pub struct Leading {
     pub early: Vec<Admission>,
     pub early_bytes: usize,
     pub agents: HashMap<AgentRef, AgentState>,
+    /// Those to which calls have come back.
+    pub reentered: BTreeSet<AgentRef>,
     pub waiters: HashMap<MessageId, Waiters>,
     pub next_turn: TurnNumber,
     pub next_sequence: u64,
@@ -317,6 +340,7 @@ impl Leading {
             ready: false,
             early: Vec::new(),
             agents: HashMap::new(),
+            reentered: BTreeSet::new(),
             waiters: HashMap::new(),
             next_turn: 1,
             next_sequence: Fence::first_of(leadership) + 1,

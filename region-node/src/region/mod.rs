@@ -15,6 +15,7 @@
 //! | `due` | accepted sends whose time has come: into their agents' queues, as far as there is room |
 //! | `lanes` | the sends of committed turns: out of the outbox, in order |
 //! | `schedules` | messages that are sent at set times: which are due, and what they send |
+//! | `reentry` | messages of a call chain enter while a turn of their agent waits for it |
 //! | `rings` | agents that wait for one another are found and set free |
 //! | `cancel` | what nobody waits for any more is cut short |
 //! | `by_id` | messages of which only the id is known |
@@ -38,6 +39,7 @@ mod measures;
 mod owner;
 mod propose;
 mod reads;
+mod reentry;
 mod rings;
 mod run;
 mod schedules;

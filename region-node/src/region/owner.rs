@@ -14,7 +14,9 @@ use super::{
 };
 use crate::{
     cache::RowCache,
-    executor::{RunFailure, overlay::TurnNumber, threads::HandlerThreads, view::AgentRows},
+    executor::{
+        RunFailure, overlay::TurnNumber, reentry::ReentrantTypes, threads::HandlerThreads, view::AgentRows,
+    },
     fail_points::FailPoints,
     replica::RegionReplica,
 };
@@ -64,6 +66,7 @@ pub struct Surroundings {
     pub host: Arc<dyn AgentHost>,
     /// Methods of the types that this node hosts, and whether each only reads.
     pub methods: Arc<BTreeMap<String, BTreeMap<String, bool>>>,
+    pub reentrant: Arc<ReentrantTypes>,
     /// By type, how its sends are tried again.
     pub send_retry: Arc<BTreeMap<String, SendRetry>>,
     pub router: Arc<Router>,
@@ -335,6 +338,7 @@ impl Owner {
                 }
                 Happened::Tick => self.keep_house(),
                 Happened::Look => {
+                    self.look_for_reentries();
                     self.look_for_rings();
                     self.look_for_abandoned();
                 }
@@ -497,7 +501,9 @@ impl Owner {
         let mut never_run = BTreeSet::new();
         for state in leading.agents.values() {
             let held = state.held.values().flatten();
-            never_run.extend(state.queue.iter().chain(held).map(|message| message.message_id));
+            let entering = state.entering.iter().flat_map(|entering| &entering.waiting);
+            let waiting = state.queue.iter().chain(held).chain(entering);
+            never_run.extend(waiting.map(|message| message.message_id));
         }
         let hint = self.leader_hint();
         for (id, waiters) in std::mem::take(&mut leading.waiters) {

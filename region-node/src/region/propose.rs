@@ -10,7 +10,7 @@ use super::{
 use crate::fail_points::Moment;
 use afdg_region_machine::{
     Command, Outcome,
-    op::{AcceptSend, CollectGarbage, CommitMessaging, CommitScheduling, Op, RecordTurn},
+    op::{AcceptSend, CollectGarbage, CommitMessaging, CommitScheduling, Op, RecordChainedTurn, RecordTurn},
 };
 use afdg_replication::WriteError;
 use afdg_runtime::in_order;
@@ -147,7 +147,8 @@ fn bytes_of(op: &Pending) -> usize {
         }
         Pending::Record { agent, turn, .. } => {
             let chain = turn.chain.iter().map(|waiting| waiting.as_str().len());
-            agent.as_str().len() + turn.method.len() + turn.request.len() + chain.sum::<usize>()
+            let chain = chain.sum::<usize>() + turn.reentries.len() * size_of::<MessageId>();
+            agent.as_str().len() + turn.method.len() + turn.request.len() + chain
         }
         Pending::KeepId(_) | Pending::ForgetIds(_) | Pending::CollectGarbage => 64,
     }
@@ -177,7 +178,13 @@ fn op_of(pending: &Pending) -> Op {
         Pending::Settle { op, .. } => Op::SettleSends(op.clone()),
         Pending::SettleLetter { op, .. } => Op::SettleDeadLetter(op.clone()),
         Pending::Record { agent, turn, .. } => {
-            Op::RecordTurn(RecordTurn { agent: agent.clone(), turn: turn.clone() })
+            let record = RecordTurn { agent: agent.clone(), turn: turn.clone() };
+            match turn.reentries.is_empty() {
+                true => Op::RecordTurn(record),
+                false => {
+                    Op::RecordChainedTurn(RecordChainedTurn { record, reentries: turn.reentries.clone() })
+                }
+            }
         }
         Pending::KeepId(op) => Op::KeepId(op.clone()),
         Pending::ForgetIds(op) => Op::ForgetIds(op.clone()),

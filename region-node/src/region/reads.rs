@@ -115,9 +115,10 @@ impl Owner {
             bounds: bounds_of(&limits),
         };
         let (host, world) = (Arc::clone(&self.here.host), self.here.world.clone());
+        let reentrant = Arc::clone(&self.here.reentrant);
         let threads = self.here.handler_threads.clone();
         let (events, fail_points) = (self.events.clone(), self.here.fail_points);
-        let chain = read.chain.clone();
+        let (chain, reentries) = (read.chain.clone(), read.reentries.clone());
         let (agent, bytes) = (read.agent.clone(), read.request.len());
         let waiting = WaitingRead::new(read);
         if let Some(leading) = self.leading.as_mut() {
@@ -127,10 +128,18 @@ impl Owner {
             for _ in 0..READ_TRIES {
                 // Another try may call others with other requests: its calls get ids of their own.
                 let parent = MessageId::from_router(turn.now_ms, world.entropy.random_u128());
-                let (agent, message_id, chain) = (turn.agent.clone(), turn.message_id, chain.clone());
-                let caller = Caller { agent, message_id, parent, chain, runs_again: false, fail_points };
+                let caller = Caller {
+                    agent: turn.agent.clone(),
+                    message_id: turn.message_id,
+                    parent,
+                    chain: chain.clone(),
+                    reentries: reentries.clone(),
+                    runs_again: false,
+                    is_inner: false,
+                    fail_points,
+                };
                 waiting.begins();
-                let calls = Calls::new(caller, Arc::clone(&router), None);
+                let calls = Calls::new(caller, Arc::clone(&router), Arc::clone(&reentrant), None);
                 let view = Arc::new(match &overlay {
                     None => View::of_read(rows.clone(), calls),
                     Some(overlay) => View::of_turn(rows.clone(), overlay.clone(), calls),

@@ -112,6 +112,7 @@ impl Owner {
             id,
             deadline: Some(Instant::now() + Duration::from_millis(PROBE_MS_MAX)),
             chain: Vec::new(),
+            reentries: Vec::new(),
             purpose: Purpose::Probe(Probe { waits, stage }),
         };
         let router = Arc::clone(&self.here.router);
@@ -124,7 +125,9 @@ impl Owner {
 fn is_waited_for(state: &AgentState) -> bool {
     let running = state.running.as_ref().filter(|running| running.recorded);
     running.is_some_and(|running| {
-        !running.message.chain.is_empty() || state.queue.iter().any(|message| !message.chain.is_empty())
+        let entering = state.entering.iter().flat_map(|entering| &entering.waiting);
+        let mut waiting = state.queue.iter().chain(entering);
+        !running.message.chain.is_empty() || waiting.any(|message| !message.chain.is_empty())
     })
 }
 
@@ -150,6 +153,12 @@ fn waits_of(agent: &AgentRef, state: &AgentState, now: Instant) -> impl Iterator
 fn how_it_waits(state: &AgentState, call: MessageId) -> Option<bool> {
     if state.running.as_ref().is_some_and(|running| running.message.message_id == call) {
         return Some(false);
+    }
+    if let Some(entering) = &state.entering
+        && let Some(message) = entering.waiting.iter().find(|message| message.message_id == call)
+    {
+        // One that may enter does not wait for the turn that runs.
+        return (!state.lets_in(message)).then_some(true);
     }
     state.queue.iter().any(|message| message.message_id == call).then_some(true)
 }

@@ -12,6 +12,7 @@ use crate::executor::{
     self, RunFailure,
     calls::{Caller, Calls},
     overlay::TurnNumber,
+    reentry::Reentry,
     view::View,
 };
 use afdg_agent::host::{RowWrite, Turn, TurnBounds, TurnFailure, TurnOutput, TurnSchedule, TurnSend};
@@ -49,7 +50,7 @@ impl Owner {
             let Some(message) = leading.hold_back(agent, message) else { continue };
             if message.deadline.is_none_or(|deadline| deadline > Instant::now()) {
                 let (now_ms, seed) = (self.here.world.clock.now_ms(), self.here.world.entropy.random_u64());
-                self.start_turn(agent.clone(), message, now_ms, seed, false);
+                self.start_turn(agent, message, now_ms, seed, Role::New);
                 return;
             }
             leading.load.count_out(agent.agent_type(), message.bytes);
@@ -63,23 +64,32 @@ impl Owner {
 
     /// Runs a turn from the mailbox again: with the same time and seed it takes the same way.
     pub(super) fn start_recorded(&mut self, agent: AgentRef, turn: RecordedTurn, send: Option<SendState>) {
-        let RecordedTurn { message_id, method, request, digest, chain, now_ms, seed } = turn;
-        let bytes = request.len();
-        let message = Message { message_id, method, request, digest, deadline: None, chain, bytes, send };
-        self.start_turn(agent, message, now_ms, seed, true);
+        let RecordedTurn { message_id, method, request, digest, chain, now_ms, seed, reentries } = turn;
+        let (bytes, deadline) = (request.len(), None);
+        let message =
+            Message { message_id, method, request, digest, deadline, chain, reentries, bytes, send };
+        self.start_turn(&agent, message, now_ms, seed, Role::Recorded);
     }
 
-    fn start_turn(&mut self, agent: AgentRef, message: Message, now_ms: u64, seed: u64, recorded: bool) {
-        let rows = self.agent_rows(&agent);
+    /// Has the message's handler run on the executor.
+    pub(super) fn start_turn(
+        &mut self,
+        agent: &AgentRef,
+        message: Message,
+        now_ms: u64,
+        seed: u64,
+        role: Role,
+    ) {
+        let rows = self.agent_rows(agent);
         let events = self.events.clone();
         let Some(leading) = self.leading.as_mut() else { return };
-        let Some(state) = leading.agents.get_mut(&agent) else { return };
+        let Some(state) = leading.agents.get_mut(agent) else { return };
         let number = leading.next_turn;
         leading.next_turn += 1;
-        leading.load.turn_starts(agent.agent_type());
+        let (recorded, is_inner) = (role == Role::Recorded, role == Role::Inner);
         let limits = leading.load.limits_of(agent.agent_type());
         let leadership = leading.leadership;
-        let record = (!recorded).then(|| RecordTurn {
+        let record = (role == Role::New).then(|| RecordTurn {
             leadership,
             agent: agent.clone(),
             number,
@@ -87,14 +97,26 @@ impl Owner {
         });
         let router = Arc::clone(&self.here.router);
         let parent = parent_of(&message);
-        let (message_id, chain) = (message.message_id, message.chain.clone());
+        let (message_id, chain, reentries) =
+            (message.message_id, message.chain.clone(), message.reentries.clone());
         // After a failure, too, the calls have the ids of those that an earlier run made.
         let has_failed = message.send.as_ref().is_some_and(|send| send.attempts > send.refusals);
         let runs_again = recorded || has_failed;
-        let fail_points = self.here.fail_points;
-        let caller = Caller { agent: agent.clone(), message_id, parent, chain, runs_again, fail_points };
-        let calls = Calls::new(caller, router, record);
-        let view = Arc::new(View::of_turn(rows, state.overlay.clone(), calls.clone()));
+        let caller = Caller {
+            agent: agent.clone(),
+            message_id,
+            parent,
+            chain,
+            reentries,
+            runs_again,
+            is_inner,
+            fail_points: self.here.fail_points,
+        };
+        let types = &self.here.reentrant;
+        let lets_in = !is_inner && types.let_in(agent.agent_type());
+        let reentry = lets_in.then(|| Arc::new(Reentry::default()));
+        let calls = Calls::new(caller, router, Arc::clone(types), record);
+        let view = View::of_turn(rows, state.overlay.clone(), calls.clone()).with_reentry(reentry.clone());
         let turn = Turn {
             agent: agent.clone(),
             method: message.method.clone(),
@@ -111,12 +133,12 @@ impl Owner {
         let (ended, waiting) = (agent.clone(), calls.clone());
         let run = tokio::spawn(async move {
             let limited = || !recorded && !calls.have_left();
-            let result = executor::run(&threads, host, turn, view, turn_ms_max, limited).await;
+            let result = executor::run(&threads, host, turn, Arc::new(view), turn_ms_max, limited).await;
             let _ = events.send(Event::TurnEnded { leadership, agent: ended, number, result });
         });
         let task = run.abort_handle();
         let since = Instant::now();
-        state.running = Some(Running {
+        let running = Running {
             number,
             message,
             now_ms,
@@ -124,9 +146,16 @@ impl Owner {
             since,
             recorded,
             calls: waiting,
+            reentry,
             cut: BTreeSet::new(),
             task,
-        });
+        };
+        if is_inner {
+            state.entering.get_or_insert_default().running = Some(running);
+        } else {
+            leading.load.turn_starts(agent.agent_type());
+            state.running = Some(running);
+        }
     }
 
     /// A turn is about to make its first call: its message goes into the mailbox first.
@@ -152,6 +181,7 @@ impl Owner {
             chain: message.chain.clone(),
             now_ms: running.now_ms,
             seed: running.seed,
+            reentries: message.reentries.clone(),
         };
         leading.wait_for_entry(Pending::Record { agent, turn, recorded });
     }
@@ -167,7 +197,11 @@ impl Owner {
         let is_current = |leading: &&mut Leading| leading.leadership == leadership;
         let Some(leading) = self.leading.as_mut().filter(is_current) else { return };
         let Some(state) = leading.agents.get_mut(agent) else { return };
-        let Some(running) = state.running.take_if(|running| running.number == number) else { return };
+        let is_it = |running: &mut Running| running.number == number;
+        if let Some(inner) = state.entering.as_mut().and_then(|entering| entering.running.take_if(is_it)) {
+            return self.inner_turn_ended(agent, inner, result);
+        }
+        let Some(mut running) = state.running.take_if(is_it) else { return };
         if running.recorded && lacks_code(&result) {
             // An earlier leader knew the type and may have touched others: the turn stays in the mailbox, its
             // agent waits, and the next leader that knows the type finishes it.
@@ -176,6 +210,7 @@ impl Owner {
             return;
         }
         leading.load.turn_ends(agent.agent_type());
+        leading.outer_turn_ended(agent, &mut running);
         if lacks_code(&result) && leading.stands_in_inbox(&running.message) {
             // The node lacks the type, not the message: another leader may have it.
             tracing::error!(%agent, ?result, "a send waits for a node whose program has its type");
@@ -184,10 +219,32 @@ impl Owner {
             self.run_next(agent);
             return self.give_places(agent.agent_type());
         }
+        if self.take_effects(agent, running, result, |_| Ok(())) {
+            self.run_next(agent);
+            self.give_places(agent.agent_type());
+        }
+    }
+
+    /// Takes in how a turn ended; as a failure, if `check` finds that it can't leave what it wrote. False if
+    /// this node's storage can't be relied on.
+    pub(super) fn take_effects(
+        &mut self,
+        agent: &AgentRef,
+        running: Running,
+        result: Result<TurnOutput, RunFailure>,
+        check: impl FnOnce(&[RowWrite]) -> Result<(), (Reason, String)>,
+    ) -> bool {
         let mut effects = match effects_of(result) {
             Ok(effects) => effects,
-            Err(storage) => return self.storage_failed(&storage),
+            Err(storage) => {
+                self.storage_failed(&storage);
+                return false;
+            }
         };
+        let Some(leading) = self.leading.as_mut() else { return false };
+        if let Err((reason, message)) = check(&effects.writes) {
+            effects = Effects::only(TurnReply::Failed { reason, message });
+        }
         let (mut changes, mut bytes) = changes_of(&effects);
         let schedules = std::mem::take(&mut effects.schedules);
         let fits = match bytes <= EFFECT_BYTES_MAX {
@@ -200,8 +257,7 @@ impl Owner {
             Vec::new()
         });
         self.take_in(agent, running, effects, Changes { rows: changes, schedules, bytes });
-        self.run_next(agent);
-        self.give_places(agent.agent_type());
+        true
     }
 
     /// Fails the turns of handlers that keep a serving thread past their time: their own time limit does not
@@ -209,8 +265,11 @@ impl Owner {
     pub(super) fn give_up_stuck_turns(&mut self) {
         let Some(leading) = self.leading.as_ref() else { return };
         let now = Instant::now();
-        let stuck = leading.agents.iter().filter_map(|(agent, state)| {
-            let running = state.running.as_ref()?;
+        let running = leading.agents.iter().flat_map(|(agent, state)| {
+            let inner = state.entering.as_ref().and_then(|entering| entering.running.as_ref());
+            state.running.iter().chain(inner).map(move |running| (agent, running))
+        });
+        let stuck = running.filter_map(|(agent, running)| {
             let limit_ms = leading.load.limits_of(agent.agent_type()).get(TypeLimit::TurnMs);
             let late = now.duration_since(running.since) > Duration::from_millis(limit_ms) + STUCK_AFTER;
             let limited = !running.recorded && !running.calls.have_left();
@@ -275,6 +334,16 @@ impl Owner {
         let turn = PendingTurn { number, effects, accepted, sends, schedules, bytes, message_bytes };
         leading.wait_for_entry(Pending::Turn(turn));
     }
+}
+
+/// Which turn of its agent it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    New,
+    /// It stands in the mailbox, and runs again.
+    Recorded,
+    /// It enters while another one waits.
+    Inner,
 }
 
 /// How long a turn that ran past its limit has to end by it.

@@ -372,6 +372,7 @@ pub(super) fn message_of(send: AcceptedSend) -> Message {
         digest: send.digest,
         deadline: None,
         chain: Vec::new(),
+        reentries: Vec::new(),
     }
 }
 

@@ -280,6 +280,7 @@ impl Pages {
             request: with_key(&calls.request, calls.key_field, called.agent.key()),
             deadline: Some(calls.deadline),
             chain: Vec::new(),
+            reentries: Vec::new(),
             caller: 0,
             purpose: calls.purpose.clone(),
             reply_to: ReplyTo::new(number, self.outcomes.clone(), place),

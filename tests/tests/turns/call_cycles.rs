@@ -88,6 +88,7 @@ async fn a_cycle_of_calls_across_regions_is_refused_at_once_with_its_way() -> Re
         assert_eq!(info.reason, "CALL_CYCLE", "{chain:?}: {refused:?}");
         assert!(refused.message().contains(&way), "{chain:?}: {refused:?}");
         assert_eq!(info.metadata.get("chain"), Some(&way), "{chain:?}: {refused:?}");
+        assert!(refused.message().contains("option (afdg.reentrant) = CALL_CHAIN"), "{refused:?}");
         // Nobody waits for anybody afterwards.
         assert_eq!(along(&client, &[c, b, a]).await?, 3);
     }

@@ -7,6 +7,8 @@ mod gate;
 mod long_lists;
 mod other_ways;
 mod recorded_turns;
+mod reentrant;
+mod reentrant_deaths;
 mod rings;
 mod waits;
 mod whereabouts;

@@ -24,7 +24,7 @@ pub use fail_attempt::{FailAttempt, Next};
 pub use fire_schedule::{FireSchedule, Placed};
 pub use forget_ids::{FORGET_IDS_PER_OP, ForgetIds};
 pub use keep_id::KeepId;
-pub use record_turn::RecordTurn;
+pub use record_turn::{RecordChainedTurn, RecordTurn};
 pub use settle_dead_letter::{LetterVerdict, SettleDeadLetter};
 pub use settle_sends::{GivenUp, SettleSends};
 
@@ -48,6 +48,7 @@ pub enum Op {
     CommitScheduling(CommitScheduling),
     FireSchedule(FireSchedule),
     CancelSchedule(CancelSchedule),
+    RecordChainedTurn(RecordChainedTurn),
 }
 
 /// What one operation did. Outcomes stand in the order of the operations.

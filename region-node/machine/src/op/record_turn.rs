@@ -5,13 +5,33 @@ use crate::table::{
     mailbox::{self, RecordedTurn},
     refusals, replies,
 };
-use afdg_types::{AgentRef, RowsError, RowsMut};
+use afdg_types::{AgentRef, MessageId, RowsError, RowsMut};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RecordTurn {
     pub agent: AgentRef,
     pub turn: RecordedTurn,
+}
+
+/// [`RecordTurn`] of a turn in whose chain agents wait that messages of the chain may enter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecordChainedTurn {
+    pub record: RecordTurn,
+    /// See [`RecordedTurn::reentries`], which is not part of how `record` is stored.
+    pub reentries: Vec<MessageId>,
+}
+
+impl RecordChainedTurn {
+    pub(crate) fn apply(
+        &self,
+        term: u64,
+        any_refused: bool,
+        rows: &mut dyn RowsMut,
+    ) -> Result<OpOutcome, RowsError> {
+        let turn = RecordedTurn { reentries: self.reentries.clone(), ..self.record.turn.clone() };
+        RecordTurn { agent: self.record.agent.clone(), turn }.apply(term, any_refused, rows)
+    }
 }
 
 impl RecordTurn {

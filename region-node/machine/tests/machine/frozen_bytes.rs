@@ -3,7 +3,7 @@
 use crate::region::{Region, Table};
 use afdg_region_machine::{
     Command, Op,
-    op::{CollectGarbage, CommitTurn, ForgetIds, KeepId, RecordTurn, RowChange},
+    op::{CollectGarbage, CommitTurn, ForgetIds, KeepId, RecordChainedTurn, RecordTurn, RowChange},
     table::{
         entities,
         fence::{self, Fence},
@@ -34,6 +34,8 @@ const COMMIT_TURN_RESPONSE: &str = "0103ac0201001562616e6b2e76312e4163636f756e74
 const COMMIT_TURN_REFUSED: &str = "0103ac0201001562616e6b2e76312e4163636f756e742f616c696365018bcfe5680070018203040506070809909eb8e8c0e1828589909cb0d080c181820284e9cfaa060001080d42414c414e43455f53484f52540a746f6f206c6974746c65010563656e74730332353001";
 const COMMIT_TURN_FAILED: &str = "0103ac0201001562616e6b2e76312e4163636f756e742f616c696365018bcfe5680070018203040506070809909eb8e8c0e1828589909cb0d080c181820284e9cfaa0600020808746f6f206d75636801";
 const RECORD_TURN: &str = "0103ac0201011562616e6b2e76312e4163636f756e742f616c696365018bcfe5680070018203040506070809074465706f7369740372657105011362616e6b2e76312e4163636f756e742f626f6280d095ffbc31ffffffffffffffffff01";
+const RECORD_CHAINED_TURN: &str = "0103ac02010d1562616e6b2e76312e4163636f756e742f616c696365018bcfe5680070018203040506070809074465706f7369740372657105011362616e6b2e76312e4163636f756e742f626f6280d095ffbc31ffffffffffffffffff0101a53817a38c298a5d935dc454a3c69ce9";
+const MAILBOX_VALUE_WITH_REENTRIES: &str = "02018bcfe5680070018203040506070809074465706f7369740372657105011362616e6b2e76312e4163636f756e742f626f6280d095ffbc31ffffffffffffffffff0101a53817a38c298a5d935dc454a3c69ce9";
 const KEEP_ID: &str = "0103ac020102a53817a38c298a5d935dc454a3c69ce984e9cfaa06";
 const FORGET_IDS: &str = "0103ac02010380e2cfaa06";
 const COLLECT_GARBAGE: &str = "0103ac020104";
@@ -82,6 +84,7 @@ fn recorded() -> RecordedTurn {
         chain: vec!["bank.v1.Account/bob".parse().unwrap()],
         now_ms: 1_700_000_000_000,
         seed: u64::MAX,
+        reentries: Vec::new(),
     }
 }
 
@@ -118,6 +121,31 @@ fn command_with_commit_turn() {
 #[test]
 fn command_with_record_turn() {
     op_is(Op::RecordTurn(RecordTurn { agent: alice(), turn: recorded() }), RECORD_TURN);
+}
+
+fn chained() -> Op {
+    let record = RecordTurn { agent: alice(), turn: recorded() };
+    Op::RecordChainedTurn(RecordChainedTurn { record, reentries: vec![lasting_id()] })
+}
+
+#[test]
+fn a_turn_with_reentries() {
+    op_is(chained(), RECORD_CHAINED_TURN);
+    let mut region = Region::default();
+    region.apply_ops(3, 1, vec![chained()]);
+    is_row(&region.rows, 0x20, MAILBOX_KEY, MAILBOX_VALUE_WITH_REENTRIES);
+
+    let mut rows = Table::new();
+    rows.insert(unhex(MAILBOX_KEY).into(), unhex(MAILBOX_VALUE_WITH_REENTRIES).into());
+    let stored = RecordedTurn { reentries: vec![lasting_id()], ..recorded() };
+    assert_eq!(mailbox::get(&rows, &alice()), Ok(Some(stored.clone())));
+    assert_eq!(mailbox::all(&rows), Ok(vec![(alice(), stored)]));
+    for cut in [1, 16, 17] {
+        let mut value = unhex(MAILBOX_VALUE_WITH_REENTRIES);
+        value.truncate(value.len() - cut);
+        rows.insert(unhex(MAILBOX_KEY).into(), value.into());
+        mailbox::get(&rows, &alice()).unwrap_err();
+    }
 }
 
 #[test]

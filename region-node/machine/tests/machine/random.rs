@@ -6,7 +6,7 @@ use crate::{
 };
 use afdg_region_machine::{
     Command, Op, OpOutcome, Outcome, RegionMachine,
-    op::{CollectGarbage, ForgetIds, KeepId, RecordTurn, RowChange},
+    op::{CollectGarbage, ForgetIds, KeepId, RecordChainedTurn, RecordTurn, RowChange},
     table::{
         fence::Fence,
         mailbox::RecordedTurn,
@@ -46,8 +46,8 @@ impl Random {
         for _ in 0..self.below(4) {
             let op = self.op(recorded);
             // An owner does not commit a turn as unrecorded beside its record.
-            let beside = |other: &Op| match (other, &op) {
-                (Op::RecordTurn(record), Op::CommitTurn(turn)) => record.agent == turn.agent,
+            let beside = |other: &Op| match (record_of(other), &op) {
+                (Some(record), Op::CommitTurn(turn)) => record.agent == turn.agent,
                 _ => false,
             };
             if !ops.iter().any(beside) {
@@ -79,18 +79,34 @@ impl Random {
                     });
                 }
                 // As the owner does it: a turn that stands in the mailbox is committed as such.
-                if let Some(standing) = recorded.get(&agent) {
+                // One that has entered while it waits is not.
+                let enters = self.below(4) == 0;
+                if let Some(standing) =
+                    recorded.get(&agent).filter(|standing| !enters || **standing == number)
+                {
                     turn.message_id = id(*standing);
                     turn.reply = TurnReply::Response(standing.to_string().into());
                     turn.recorded = true;
                 }
                 Op::CommitTurn(turn)
             }
-            7 | 8 => Op::RecordTurn(RecordTurn { turn: recorded_turn(number, self.below(99)), agent }),
+            7 => Op::RecordTurn(RecordTurn { turn: recorded_turn(number, self.below(99)), agent }),
+            8 => {
+                let record = RecordTurn { turn: recorded_turn(number, self.below(99)), agent };
+                Op::RecordChainedTurn(RecordChainedTurn { record, reentries: vec![id(number), id(99)] })
+            }
             9 => Op::KeepId(KeepId { message_id: id(number), expires_at_s: self.below(60) }),
             10 => Op::ForgetIds(ForgetIds { now_s: self.below(20) }),
             _ => Op::CollectGarbage(CollectGarbage {}),
         }
+    }
+}
+
+fn record_of(op: &Op) -> Option<&RecordTurn> {
+    match op {
+        Op::RecordTurn(record) => Some(record),
+        Op::RecordChainedTurn(chained) => Some(&chained.record),
+        _ => None,
     }
 }
 
@@ -103,6 +119,7 @@ fn recorded_turn(number: u64, seed: u64) -> RecordedTurn {
         chain: vec![agent("root"), agent("parent")],
         now_ms: 1_000 + number,
         seed,
+        reentries: Vec::new(),
     }
 }
 
@@ -181,19 +198,33 @@ fn check_outcome(
             let known = committed.get(&number_of(turn.message_id));
             assert_eq!(known, Some(reply), "{turn:?}");
         }
-        (Op::RecordTurn(op), OpOutcome::Duplicate { reply, .. }) => {
-            let known = committed.get(&number_of(op.turn.message_id));
-            assert_eq!(known, Some(reply), "{op:?}");
+        (Op::CommitTurn(_), OpOutcome::RefusedBase) => {}
+        (Op::KeepId(_) | Op::ForgetIds(_) | Op::CollectGarbage(_), OpOutcome::Done { .. }) => {}
+        (op, outcome) => match record_of(op) {
+            Some(op) => check_record(op, outcome, committed, recorded),
+            None => panic!("{op:?} gave {outcome:?}"),
+        },
+    }
+}
+
+fn check_record(
+    op: &RecordTurn,
+    outcome: &OpOutcome,
+    committed: &BTreeMap<u64, TurnReply>,
+    recorded: &mut BTreeMap<AgentRef, u64>,
+) {
+    match outcome {
+        OpOutcome::Duplicate { reply, .. } => {
+            assert_eq!(committed.get(&number_of(op.turn.message_id)), Some(reply), "{op:?}");
         }
-        (Op::RecordTurn(op), OpOutcome::Recorded) => {
+        OpOutcome::Recorded => {
             recorded.insert(op.agent.clone(), number_of(op.turn.message_id));
         }
-        (Op::RecordTurn(op), OpOutcome::RefusedOccupied) => {
+        OpOutcome::RefusedOccupied => {
             assert!(recorded.contains_key(&op.agent), "nothing of {} stands in the mailbox", op.agent);
         }
-        (Op::CommitTurn(_) | Op::RecordTurn(_), OpOutcome::RefusedBase) => {}
-        (Op::KeepId(_) | Op::ForgetIds(_) | Op::CollectGarbage(_), OpOutcome::Done { .. }) => {}
-        (op, outcome) => panic!("{op:?} gave {outcome:?}"),
+        OpOutcome::RefusedBase => {}
+        outcome => panic!("{op:?} gave {outcome:?}"),
     }
 }
 

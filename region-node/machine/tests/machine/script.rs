@@ -130,6 +130,7 @@ fn parse_op(text: &str) -> Op {
                 chain: Vec::new(),
                 now_ms: 1_000,
                 seed,
+                reentries: Vec::new(),
             };
             Op::RecordTurn(RecordTurn { agent, turn })
         }

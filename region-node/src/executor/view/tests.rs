@@ -298,3 +298,29 @@ async fn a_turn_of_the_agents_own_never_has_to_run_again() {
     view.row(b"a").await.unwrap();
     assert!(view.reads_fit_together().unwrap());
 }
+
+#[tokio::test]
+async fn a_turn_that_was_entered_reads_what_is_committed_by_then() {
+    let rows = rows_of_alice();
+    let (x, y) = (Bytes::from_static(b"x"), Bytes::from_static(b"y"));
+    let mut overlay = Overlay::default();
+    overlay.write(1, &[RowWrite::Put(x.clone(), row(1)), RowWrite::Put(y.clone(), row(1))]);
+    let reentry = Arc::new(Reentry::default());
+    let view = View::of_turn(rows.clone(), overlay, calls_of(&rows.agent));
+    let view = view.with_reentry(Some(Arc::clone(&reentry)));
+    assert_eq!(view.row(&y).await.unwrap(), Some(row(1)), "its predecessors are not committed");
+    commit(&rows, &rows.agent, &[(x.clone(), Some(row(1))), (y.clone(), Some(row(1)))]);
+
+    let changes = |key: &Bytes| [RowWrite::Put(key.clone(), row(2))];
+    assert_eq!(reentry.enter(2, &changes(&y)), Err("y".to_owned()), "it has read that");
+    assert_eq!(reentry.enter(3, &changes(&x)), Ok(()));
+    commit(&rows, &rows.agent, &[(x.clone(), Some(row(2)))]);
+    reentry.settle(3);
+    assert_eq!(view.row(&x).await.unwrap(), Some(row(2)));
+    assert_eq!(view.last_row_at_or_before(b"", &x).await.unwrap(), Some((x.clone(), row(2))));
+    assert_eq!(view.rows(b"", b"z", 1).await.unwrap(), [(x.clone(), row(2))]);
+    assert_eq!(view.row(&y).await.unwrap(), Some(row(1)));
+    // All three were reads of x; of what lies past the last row of a full answer nothing was seen.
+    assert_eq!(reentry.enter(4, &changes(&x)), Err("x".to_owned()));
+    assert_eq!(reentry.enter(5, &changes(&Bytes::from_static(b"xx"))), Ok(()));
+}
