@@ -4,7 +4,8 @@
 use afdg_agent::{AgentError, Context, NativeHost, async_trait};
 use afdg_dev_grid::DevGrid;
 use afdg_example_counter::v1::{
-    AddManyRequest, AddManyResponse, AddRequest, Count, FanoutAgent, fanout_agent,
+    AddManyRequest, AddManyResponse, AddRequest, Count, CounterAgent, FanoutAgent, GetRequest, counter_agent,
+    fanout_agent,
 };
 use afdg_proto::{
     pb::admin::{SetTypeLimitsRequest, TypeLimit, cluster_client::ClusterClient},
@@ -104,8 +105,17 @@ async fn tell(client: &Client, key: &str, what: i64) -> Result<i64, GridError> {
 }
 
 async fn set(client: &Client, set: &[(&str, u64)], reset: &[&str]) -> Result<Vec<TypeLimit>, Status> {
+    set_of(client, TYPE, set, reset).await
+}
+
+async fn set_of(
+    client: &Client,
+    agent_type: &str,
+    set: &[(&str, u64)],
+    reset: &[&str],
+) -> Result<Vec<TypeLimit>, Status> {
     let request = SetTypeLimitsRequest {
-        r#type: TYPE.to_owned(),
+        r#type: agent_type.to_owned(),
         set: set.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect::<HashMap<_, _>>(),
         reset: reset.iter().map(|name| (*name).to_owned()).collect(),
         actor: "a test".to_owned(),
@@ -173,6 +183,54 @@ async fn handlers_that_loop_panic_or_write_without_end_hurt_their_own_agents_onl
         let key = format!("loops-{number}");
         until("the agent goes on", || async { Ok(tell(&client, &key, 0).await.is_ok()) }).await?;
     }
+    grid.stop().await;
+    Ok(())
+}
+
+/// Reads of `c` never end; the grid itself reads others as it starts.
+struct LoopingReads(Arc<AtomicBool>);
+
+#[async_trait]
+impl CounterAgent for LoopingReads {
+    async fn add(&self, _: &mut Context, request: AddRequest) -> Result<Count, AgentError> {
+        Ok(Count { value: request.delta })
+    }
+
+    async fn get(&self, ctx: &mut Context, _: GetRequest) -> Result<Count, AgentError> {
+        while ctx.key() == "c" && !self.0.load(SeqCst) {
+            std::hint::spin_loop();
+            std::thread::yield_now();
+        }
+        Ok(Count { value: 0 })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_read_that_loops_is_given_up_and_its_place_goes_to_others() -> Result<()> {
+    const COUNTER: &str = "counter.v1.Counter";
+    let stop = Arc::<AtomicBool>::default();
+    let _stops = StopsLoops(Arc::clone(&stop));
+    let host = NativeHost::new().with(counter_agent(LoopingReads(stop)));
+    let (grid, _folder) = grid(|options| {
+        options.agents = Arc::new(host);
+        options.size.regions = Some(1);
+    })
+    .await?;
+    let client = Client::connect(&grid.endpoint()).await?;
+    set_of(&client, COUNTER, &[("turn_ms_max", 300), ("turns_concurrent_max", 1)], &[]).await?;
+    let call = |method: &'static str| {
+        let client = &client;
+        async move {
+            let mut request = Request::new(AddRequest { counter: "c".to_owned(), delta: 7 });
+            request.set_timeout(PATIENCE);
+            client.request::<_, Count>(method, request).await
+        }
+    };
+    // Both limits were set in one step, so a region that knows one knows the other.
+    let status = call("/counter.v1.Counter/Get").await.unwrap_err();
+    let CallError::Grid(error) = to_call_error(&status) else { anyhow::bail!("{status}") };
+    assert_eq!(error.reason, Reason::HandlerTimedOut, "{error:?}");
+    assert_eq!(call("/counter.v1.Counter/Add").await?.value, 7, "the one place is free again");
     grid.stop().await;
     Ok(())
 }
