@@ -81,7 +81,7 @@ bugs! {
     RingsLeft = "rings-left";
     /// A new leader does not look for the schedules.
     SchedulesForgotten = "schedules-forgotten";
-    /// A firing leaves its schedule where it stood, and its messages' ids depend on the time.
+    /// A schedule sends its message twice, under two ids.
     FiredAgain = "fired-again";
 }
 

@@ -1,15 +1,12 @@
 //! Accepted sends whose time has come: from the rows into their agents' queues, as far as there is room.
 //!
 //! What was held back, failed, or stood in the inbox when a new leader began was let in before, at its time,
-//! and there may be any number of it. So it takes half of what an agent, its type and the region may have in
-//! flight at most, and the rest waits in the rows; the other half is left to what arrives. An agent's sends that
-//! wait so keep their order, and nothing that arrives for it later goes before them but calls.
+//! and there may be any number of it. So while half of what an agent, its type or the region may have in flight
+//! is taken, the rest waits in the rows; the other half is left to what arrives. An agent that has none of its
+//! sends in its queue gets one all the same, however much arrives. An agent's sends that wait so keep their order,
+//! and nothing that arrives for it later goes before them but calls.
 
-use super::{
-    leading::{AgentState, Leading},
-    owner::Owner,
-    sends::message_of,
-};
+use super::{leading::Leading, owner::Owner, sends::message_of};
 use afdg_region_machine::table::inbox::{self, AcceptedSend};
 use afdg_types::{AgentRef, MessageId, Rows, RowsError, TypeLimit, limits};
 use std::{
@@ -23,6 +20,8 @@ const DUE_AT_ONCE: usize = 1_024;
 const IN_FLIGHT_MESSAGES_MAX: usize = limits::REGION_IN_FLIGHT_MESSAGES_MAX / 2;
 /// Bytes of requests.
 const IN_FLIGHT_BYTES_MAX: usize = limits::REGION_IN_FLIGHT_BYTES_MAX / 2;
+/// Agents without room that get one of their sends all the same, at one look.
+const WITHOUT_ROOM_MAX: usize = 64;
 /// Pause before it is looked again whether there is room.
 const ROOM_PAUSE_MS: u64 = 20;
 /// For so many agents whose sends wait, the pause is a millisecond longer.
@@ -34,6 +33,8 @@ pub struct Parked {
     agents: BTreeMap<AgentRef, VecDeque<MessageId>>,
     /// Nothing is looked at before that, milliseconds since the Unix epoch.
     until_ms: u64,
+    /// The next look begins behind it.
+    last: Option<AgentRef>,
 }
 
 impl Parked {
@@ -44,6 +45,13 @@ impl Parked {
     /// Of the agent.
     pub fn len(&self, agent: &AgentRef) -> usize {
         self.agents.get(agent).map_or(0, VecDeque::len)
+    }
+
+    /// The agents, those behind the last look's first.
+    fn in_turn(&self) -> Vec<AgentRef> {
+        let is_behind = |agent: &&AgentRef| self.last.as_ref().is_none_or(|last| *agent > last);
+        let (behind, before): (Vec<_>, Vec<_>) = self.agents.keys().partition(is_behind);
+        behind.into_iter().chain(before).cloned().collect()
     }
 
     fn pause(&mut self, now_ms: u64) {
@@ -63,11 +71,11 @@ impl Owner {
     }
 
     fn let_in_due(&mut self, now_ms: u64) -> Result<(), RowsError> {
-        for _ in 0..DUE_AT_ONCE {
+        for number in 0..DUE_AT_ONCE {
             let Some(leading) = self.leading.as_mut().filter(|leading| leading.ready) else { return Ok(()) };
             let due = leading.due.first().copied().filter(|(due_ms, ..)| *due_ms <= now_ms);
             let Some((_, _, id)) = due.filter(|_| now_ms >= leading.due_full_until_ms) else { return Ok(()) };
-            if !leading.region_has_room() {
+            if number >= WITHOUT_ROOM_MAX && !leading.region_has_room() {
                 leading.due_full_until_ms = now_ms + ROOM_PAUSE_MS;
                 return Ok(());
             }
@@ -84,7 +92,7 @@ impl Owner {
         let now_ms = self.here.world.clock.now_ms();
         let Some(leading) = self.leading.as_mut() else { return };
         let is_behind = send.attempts == 0 && leading.parked.contains(&agent);
-        if !is_behind && leading.has_room_for_due(&agent, &send) {
+        if !is_behind && leading.agent_has_room(&agent) {
             return self.enqueue(agent, message_of(send));
         }
         if leading.parked.agents.is_empty() {
@@ -104,27 +112,27 @@ impl Owner {
         if leading.parked.agents.is_empty() || now_ms < leading.parked.until_ms {
             return Ok(());
         }
-        let agents: Vec<AgentRef> = leading.parked.agents.keys().cloned().collect();
-        for agent in agents {
+        let (mut let_in, mut without_room) = (0, 0);
+        for agent in leading.parked.in_turn() {
             loop {
                 let Some(leading) = self.leading.as_mut() else { return Ok(()) };
-                let Some(first) = leading.parked.agents.get(&agent).and_then(VecDeque::front).copied() else {
+                let has_room = leading.agent_has_room(&agent);
+                if let_in >= DUE_AT_ONCE || (!has_room && without_room >= WITHOUT_ROOM_MAX) {
+                    leading.parked.pause(now_ms);
+                    return Ok(());
+                }
+                if !has_room && leading.has_send_in_queue(&agent) {
+                    break;
+                }
+                let first = leading.parked.agents.get_mut(&agent).and_then(VecDeque::pop_front);
+                let Some(first) = first else {
                     leading.parked.agents.remove(&agent);
                     break;
                 };
-                // Before its row is read, which most are not let in after.
-                if !leading.agent_has_room(&agent) {
-                    break;
-                }
-                let send = stored(self.replica.rows().as_ref(), first)?;
-                let has_room = |send: &AcceptedSend| leading.has_room_for_due(&agent, send);
-                if send.as_ref().is_some_and(|(_, send)| !has_room(send)) {
-                    break;
-                }
-                if let Some(parked) = leading.parked.agents.get_mut(&agent) {
-                    parked.pop_front();
-                }
-                if let Some((_, send)) = send {
+                leading.parked.last = Some(agent.clone());
+                let_in += 1;
+                without_room += usize::from(!has_room);
+                if let Some((_, send)) = stored(self.replica.rows().as_ref(), first)? {
                     self.enqueue(agent.clone(), message_of(send));
                 }
             }
@@ -163,12 +171,11 @@ impl Leading {
                 && state.queue.bytes() < limits.size(TypeLimit::MailboxBytes).div_ceil(2))
     }
 
-    /// Behind what failed no more wait than messages for an agent may.
-    fn has_room_for_due(&self, agent: &AgentRef, send: &AcceptedSend) -> bool {
-        let limit = || self.load.limits_of(agent.agent_type()).size(TypeLimit::MailboxMessages);
-        self.agent_has_room(agent)
-            && (send.attempts > 0
-                || self.agents.get(agent).is_none_or(|state: &AgentState| state.waiting() < limit()))
+    /// Whether one of those that wait for the agent's turn, or have it, is a send.
+    fn has_send_in_queue(&self, agent: &AgentRef) -> bool {
+        let Some(state) = self.agents.get(agent) else { return false };
+        let running = state.running.as_ref().map(|running| &running.message);
+        running.into_iter().chain(state.queue.iter()).any(|message| message.send.is_some())
     }
 }
 

@@ -87,8 +87,9 @@ impl Leading {
     /// What has come back to the agent and has not ended is a message like others from now on.
     pub(super) fn outer_turn_ended(&mut self, agent: &AgentRef, outer: &mut Running) {
         let Some(state) = self.agents.get_mut(agent) else { return };
-        // Its writes lie over those of the inner turns, which have later numbers.
-        if outer.reentry.as_ref().is_some_and(|reentry| reentry.was_entered()) {
+        // Its writes lie over those of the inner turns, which have later numbers; also of those that wrote
+        // nothing, whose commit would have its writes forgotten before they are committed themselves.
+        if outer.reentry.is_some() {
             outer.number = self.next_turn;
             self.next_turn += 1;
         }

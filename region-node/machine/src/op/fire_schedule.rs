@@ -52,11 +52,11 @@ impl FireSchedule {
             return Ok(OpOutcome::NotFired);
         };
         let mut placed = Vec::with_capacity(self.firings.len());
-        let fires_again = planted(Bug::FiredAgain);
-        for due_ms in self.firings.iter().copied() {
+        let times = if planted(Bug::FiredAgain) { 2 } else { 1 };
+        for (due_ms, time) in self.firings.iter().flat_map(|due_ms| (0..times).map(|time| (*due_ms, time))) {
             let mut send = schedule.firing(agent, name, due_ms, self.now_ms);
-            if fires_again {
-                send.message_id = MessageId::of_firing(agent, name, self.now_ms, due_ms);
+            if time > 0 {
+                send.message_id = MessageId::of_firing(agent, name, !self.generation, due_ms);
             }
             let id = send.message_id;
             if inbox::place(rows, id)?.is_some() || replies::get(rows, id)?.is_some() {
@@ -80,7 +80,6 @@ impl FireSchedule {
         }
         let fired = progress.fired.saturating_add(placed.len() as u64);
         match self.next_due_ms {
-            _ if fires_again => {}
             Some(due_ms) => {
                 let generation = progress.generation;
                 schedules::put_progress(rows, agent, name, Progress { generation, due_ms, fired })?;
