@@ -92,22 +92,11 @@ pub fn entity_of(key: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand::{Rng, SeedableRng, rngs::StdRng};
 
-    /// Xorshift: the same numbers for the same seed, on every machine.
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, bound: u64) -> u64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0 % bound
-        }
-
-        fn key(&mut self) -> Bytes {
-            let length = self.below(4);
-            (0..length).map(|_| [0, b'a', b'b', 0xff][self.below(4) as usize]).collect::<Vec<u8>>().into()
-        }
+    fn key(random: &mut StdRng) -> Bytes {
+        let length = random.random_range(0..4);
+        (0..length).map(|_| [0, b'a', b'b', 0xff][random.random_range(0..4)]).collect::<Vec<u8>>().into()
     }
 
     fn deletes(key: &Bytes) -> [RowWrite; 1] {
@@ -117,26 +106,26 @@ mod tests {
     #[test]
     fn what_was_read_is_known_whatever_else_was() {
         for seed in 1..=300 {
-            let random = &mut Random(seed * 0x9e37_79b9);
+            let random = &mut StdRng::seed_from_u64(seed);
             let mut set = ReadSet::default();
             let (mut rows, mut ranges) = (Vec::new(), Vec::new());
-            for _ in 0..random.below(12) {
-                if random.below(3) == 0 {
-                    let key = random.key();
+            for _ in 0..random.random_range(0..12) {
+                if random.random_range(0..3) == 0 {
+                    let key = key(random);
                     set.row(&key);
                     rows.push(key);
                 } else {
-                    let (from, to) = (random.key(), random.key());
+                    let (from, to) = (key(random), key(random));
                     set.range(&from, &to);
                     ranges.push((from, to));
                 }
             }
             for _ in 0..100 {
-                let key = random.key();
+                let key = key(random);
                 let read = rows.contains(&key) || ranges.iter().any(|(from, to)| *from <= key && key < *to);
                 assert_eq!(set.changed_by(&deletes(&key)).is_some(), read, "{key:?} of {set:?}");
                 if read {
-                    let prefix = key.slice(..random.below(key.len() as u64 + 1) as usize);
+                    let prefix = key.slice(..random.random_range(0..=key.len()));
                     let dropped = [RowWrite::DropPrefix(prefix)];
                     assert!(set.changed_by(&dropped).is_some(), "{key:?} under {dropped:?} of {set:?}");
                 }

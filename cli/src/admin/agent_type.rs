@@ -127,11 +127,12 @@ async fn limit(args: LimitArgs, output: &mut Output) -> anyhow::Result<()> {
 
 /// Those that were set are marked.
 fn limits_table(limits: &[TypeLimit]) -> Table {
-    let mut table = Table::new(&["LIMIT", "#VALUE", "#DEFAULT", "MEANING"]);
+    let mut table = Table::new(&["LIMIT", "#VALUE", "#DEFAULT", "#CAN BE", "MEANING"]);
     for limit in limits {
         let mark = if limit.set { "* " } else { "" };
         let value = format!("{mark}{}", grouped(limit.value));
-        table.row([limit.name.clone(), value, grouped(limit.default), limit.meaning.clone()]);
+        let range = format!("{} to {}", grouped(limit.min), grouped(limit.max));
+        table.row([limit.name.clone(), value, grouped(limit.default), range, limit.meaning.clone()]);
     }
     table
 }

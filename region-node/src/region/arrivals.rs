@@ -37,7 +37,7 @@ impl Arrivals {
         true
     }
 
-    /// Has those wait that are here, and takes out the next.
+    /// Takes out the next of those that wait.
     pub fn next(&mut self) -> Option<Admission> {
         self.waiting.pop()
     }

@@ -5,6 +5,7 @@
 //! | `admission` | what comes in, and where its answer goes |
 //! | `arrivals` | those that the owner has not looked at yet; types take turns |
 //! | `owner` | the task: takes events, decides, never waits for one message |
+//! | `begin` | the start of a leadership: what earlier leaders did not finish |
 //! | `leading` | what the owner keeps while its replica leads |
 //! | `load`, `mailbox_queue` | what is in flight, by agent type and by agent, and what may still come in |
 //! | `admit` | am I the leader, is the slot mine, is the id known, is there room |
@@ -27,6 +28,7 @@ mod activity;
 mod admission;
 mod admit;
 mod arrivals;
+mod begin;
 mod by_id;
 mod cancel;
 mod dispatch;

@@ -5,6 +5,7 @@ use super::{
     admission::Admission,
     admit::KEEP_STEP_S,
     arrivals::{Arrivals, Doors},
+    begin::{Backlog, ReadyError, begin},
     by_id::Known,
     lanes::Delivery,
     leading::{Acceptance, LaneKey, Leading, Pending, Waiter},
@@ -24,24 +25,14 @@ use afdg_agent::host::{AgentHost, SendRetry, TurnOutput};
 use afdg_catalog_client::Routes;
 use afdg_proto::pb::internal::ListBlockedAgentsResponse;
 use afdg_region_machine::{
-    Command, Outcome,
+    Outcome,
     op::{CancelSchedule, SettleDeadLetter},
-    table::{
-        dead_letters,
-        fence::Fence,
-        inbox::{self, AcceptedSend},
-        mailbox::{self, RecordedTurn},
-        outbox,
-        schedules::{self, Progress},
-    },
 };
 use afdg_replication::{Lead, WriteError};
 use afdg_router::Router;
-use afdg_runtime::{Blocking, OnEnd, Tasks, World, gather};
+use afdg_runtime::{OnEnd, Tasks, World, gather};
 use afdg_types::{
-    AgentRef, GridError, MessageId, MessageIdKind, NodeId, Reason, RegionId, Rows, RowsError, SlotRange,
-    limits,
-    planted::{Bug, planted},
+    AgentRef, GridError, MessageId, MessageIdKind, NodeId, Reason, RegionId, RowsError, SlotRange, limits,
 };
 use futures::StreamExt;
 use std::{
@@ -94,35 +85,6 @@ pub enum Event {
     Measure { measures: oneshot::Sender<Measures> },
     ListBlocked { agent_type: String, limit: usize, blocked: oneshot::Sender<ListBlockedAgentsResponse> },
     Drain,
-}
-
-/// What earlier leaders left to do.
-#[derive(Default)]
-pub struct Backlog {
-    /// Turns that may have touched others.
-    recorded: Vec<(AgentRef, RecordedTurn)>,
-    inbox: Vec<(AgentRef, AcceptedSend)>,
-    outbox: Vec<outbox::Lying>,
-    schedules: Vec<(AgentRef, String, Progress)>,
-    dead_letters: usize,
-}
-
-impl Backlog {
-    fn read(rows: &dyn Rows) -> Result<Self, RowsError> {
-        Ok(Self {
-            recorded: mailbox::all(rows)?,
-            inbox: inbox::all(rows)?,
-            outbox: outbox::all(rows)?,
-            schedules: schedules::all(rows)?,
-            dead_letters: dead_letters::count(rows)?,
-        })
-    }
-}
-
-/// Why a new leader can't start.
-pub enum ReadyError {
-    Write(WriteError),
-    Rows(RowsError),
 }
 
 /// Lets a turn have its message recorded before its first call leaves.
@@ -575,41 +537,6 @@ impl Owner {
             _ => kept_s + KEEP_STEP_S,
         }
     }
-}
-
-/// Begins a leadership; returns what earlier leaders did not finish.
-async fn begin(
-    replica: RegionReplica,
-    threads: Arc<dyn Blocking>,
-    term: u64,
-    leadership: u64,
-) -> Result<Backlog, ReadyError> {
-    let first = Command { term, sequence: Fence::first_of(leadership), ops: Vec::new() };
-    let encoded = first.encode().map_err(|error| ReadyError::Rows(RowsError(error.to_string())))?;
-    match replica.write_in_term(term, encoded).await.map_err(ReadyError::Write)? {
-        Outcome::Applied(_) => {}
-        // An entry of a later leadership came first; or the term is over.
-        Outcome::Fenced { .. } | Outcome::Unreadable(_) => {
-            return Err(ReadyError::Write(WriteError::Unknown));
-        }
-    }
-    let rows = Arc::clone(replica.rows());
-    let read = afdg_runtime::blocking(&threads, move || Backlog::read(rows.as_ref())).await;
-    let read = read.map_err(|error| ReadyError::Rows(RowsError(error.to_string())))?;
-    let mut backlog = read.map_err(ReadyError::Rows)?;
-    if planted(Bug::RecordedTurnForgotten) {
-        backlog.recorded.clear();
-    }
-    if planted(Bug::InboxForgotten) {
-        backlog.inbox.clear();
-    }
-    if planted(Bug::OutboxForgotten) {
-        backlog.outbox.clear();
-    }
-    if planted(Bug::SchedulesForgotten) {
-        backlog.schedules.clear();
-    }
-    Ok(backlog)
 }
 
 /// Ends after `duration`; never without one.

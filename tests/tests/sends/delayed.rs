@@ -71,7 +71,7 @@ async fn what_is_due_at_once_leaves_room_to_what_arrives() -> Result<()> {
         };
         mail.spread(&format!("s{sender}"), spread).await?;
     }
-    // They are on their way to the inbox, which is at its limit for messages that are not held back.
+    // From then on they want in, and so do the calls.
     tokio::time::sleep(Duration::from_millis(due_ms.saturating_sub(now_ms()))).await;
     let mut called = 0;
     while mail.letters("full-0").await?.len() < LETTERS as usize {
