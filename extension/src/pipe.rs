@@ -4,6 +4,9 @@
 //! place from when it is read until its result is taken by the transport. With all places taken the task
 //! stops reading, which stops the client by HTTP/2's flow control; the calls go on, so a client that
 //! does not read its results blocks nobody but itself.
+//!
+//! A client that goes on sending while its calls are refused for lack of room would take the time of those that
+//! are not: each such refusal puts off the next read a little, so that a stream is refused so much and no more.
 
 use crate::{
     budget::{Budget, Share},
@@ -21,15 +24,20 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 const UNREAD_RETRY_AFTER_MS: u64 = 1_000;
+/// How long a call that finds no room puts off the reading of further ones: 4,000 refusals a second at most.
+const REFUSAL_PAUSE: Duration = Duration::from_micros(250);
+/// Pauses that add up to less than this are not kept.
+const REFUSAL_PAUSES_MIN: Duration = Duration::from_millis(4);
 /// Bytes of a result besides its response.
 const RESULT_BYTES: usize = 64;
 
@@ -42,6 +50,18 @@ struct Queued {
     result: Result<PipeResponse, Status>,
     /// The call's place and its bytes, given back when the transport takes the result.
     _held: Option<(OwnedSemaphorePermit, Share)>,
+}
+
+impl Queued {
+    /// There was no room for the call.
+    fn is_refused(&self) -> bool {
+        let result = self.result.as_ref().ok().and_then(|response| response.result.as_ref()?.result.as_ref());
+        matches!(result, Some(call_result::Result::Error(error)) if error.code == Code::ResourceExhausted as i32)
+    }
+}
+
+fn is_far(reads_from: Instant) -> bool {
+    reads_from.saturating_duration_since(Instant::now()) > REFUSAL_PAUSES_MIN
 }
 
 impl Stream for PipeStream {
@@ -81,6 +101,8 @@ impl Pipe {
         let mut calls = FuturesUnordered::new();
         // How the stream ends once all calls have ended.
         let mut end: Option<Result<(), Status>> = None;
+        // Nothing is read before that.
+        let mut reads_from = Instant::now();
         loop {
             if let (Some(end), true) = (&end, calls.is_empty()) {
                 if let Err(status) = end {
@@ -94,6 +116,9 @@ impl Pipe {
                 Some(queued) = calls.next() => {
                     let queued: Queued = queued;
                     let failed = queued.result.is_err();
+                    if queued.is_refused() {
+                        reads_from = reads_from.max(Instant::now()) + REFUSAL_PAUSE;
+                    }
                     // There is a place in the queue for each call; a closed one means the client is gone.
                     if self.results.try_send(queued).is_err() || failed {
                         return;
@@ -101,10 +126,11 @@ impl Pipe {
                 }
                 () = self.results.closed() => return,
                 () = self.draining.cancelled(), if end.is_none() => end = Some(Err(draining())),
+                () = tokio::time::sleep_until(reads_from), if end.is_none() && is_far(reads_from) => {}
                 taken = Arc::clone(&places).acquire_owned(), if end.is_none() && place.is_none() => {
                     place = taken.ok();
                 }
-                request = requests.message(), if end.is_none() && place.is_some() => {
+                request = requests.message(), if end.is_none() && place.is_some() && !is_far(reads_from) => {
                     match (request, place.take()) {
                         (Ok(Some(request)), Some(place)) => calls.push(self.call(request, place).boxed()),
                         (Ok(_), _) => end = Some(Ok(())),

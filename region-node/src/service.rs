@@ -298,17 +298,19 @@ fn hand_over(handle: &RegionHandle, message: Forwarded, reply_to: ReplyTo) {
         Ok(purpose) => purpose,
         Err(error) => return reply_to.refuse(error),
     };
+    let now = Instant::now();
     let timeout = Duration::from_millis(message.timeout_ms.min(limits::CALL_TIMEOUT_MS_MAX));
     handle.admit(Admission {
         agent,
         method: message.method,
         message_id,
         request: message.request,
-        deadline: (message.timeout_ms > 0).then(|| Instant::now() + timeout),
+        deadline: (message.timeout_ms > 0).then(|| now + timeout),
         chain,
         reentries,
         caller: message.caller,
         purpose,
+        arrived: now,
         reply_to,
     });
 }

@@ -378,3 +378,37 @@ async fn a_region_hears_little_of_a_flood_past_its_rate_and_lets_in_as_much_as_e
     grid.stop().await;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_type_whose_messages_wait_for_the_region_fewer_are_taken_on() -> Result<()> {
+    // Twice the places that three regions always have.
+    const AT_ONCE: usize = 3_200;
+    let (grid, _folder) = grid(|options| options.agents = host(&Greedy::default())).await?;
+    let client = Client::connect(&grid.endpoint()).await?;
+    let flood = || async {
+        let calls = (0..AT_ONCE).map(|number| {
+            let (client, key) = (client.clone(), format!("one-{number}"));
+            tokio::spawn(async move { tell(&client, &key, 0).await.err() })
+        });
+        let mut refusals = Vec::new();
+        for call in calls.collect::<Vec<_>>() {
+            refusals.extend(call.await?);
+        }
+        anyhow::Ok(refusals)
+    };
+    set(&client, &[("wait_ms_max", 1)], &[]).await?;
+    until("some of many messages are refused", || async {
+        let refusals = flood().await?;
+        for error in &refusals {
+            ensure!(error.message.contains("is at its limit wait_ms_max = 1 in this region"), "{error:?}");
+            ensure!(error.retry_after_ms.is_some_and(|pause_ms| pause_ms > 0), "{error:?}");
+        }
+        ensure!(refusals.len() < AT_ONCE, "none got in");
+        Ok(!refusals.is_empty())
+    })
+    .await?;
+    set(&client, &[("wait_ms_max", 0)], &[]).await?;
+    until("all get in, however long they wait", || async { Ok(flood().await?.is_empty()) }).await?;
+    grid.stop().await;
+    Ok(())
+}

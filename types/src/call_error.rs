@@ -59,6 +59,9 @@ impl AgentError {
     }
 }
 
+/// In the metadata of an overload: how many messages a second are let in of those that the refused one was of.
+pub const PER_SECOND: &str = "per_second";
+
 /// The grid's own answer that a message got no turn, or that its outcome is not known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]

@@ -18,7 +18,7 @@ mod slot;
 mod type_limits;
 
 pub use agent_ref::{AgentRef, AgentRefError};
-pub use call_error::{AgentError, CallError, Code, GridError, Reason, Retry};
+pub use call_error::{AgentError, CallError, Code, GridError, PER_SECOND, Reason, Retry};
 pub use fair_queue::FairQueue;
 pub use ids::{ClusterId, Epoch, NodeId, RegionId, Term};
 pub use message_id::{MessageId, MessageIdError, MessageIdKind};

@@ -17,6 +17,7 @@ pub enum TypeLimit {
     TurnMs,
     TurnMemoryBytes,
     TurnEffectBytes,
+    WaitMs,
 }
 
 /// What is to be known of a bound.
@@ -39,7 +40,7 @@ const fn facts(
 }
 
 impl TypeLimit {
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 10;
 
     pub const ALL: [Self; Self::COUNT] = [
         Self::MailboxMessages,
@@ -51,6 +52,7 @@ impl TypeLimit {
         Self::TurnMs,
         Self::TurnMemoryBytes,
         Self::TurnEffectBytes,
+        Self::WaitMs,
     ];
 
     pub const fn facts(self) -> LimitFacts {
@@ -111,6 +113,13 @@ impl TypeLimit {
                 limits::TURN_EFFECT_BYTES_MAX as u64,
                 (1, limits::TURN_EFFECT_BYTES_MAX as u64),
                 "bytes of rows that a turn writes, and of messages that it sends",
+            ),
+            Self::WaitMs => facts(
+                "wait_ms_max",
+                25,
+                (0, 60_000),
+                "milliseconds that messages of the type wait for a region itself, in the mean; past it the region takes \
+                 on fewer at once. 0 for any wait",
             ),
         }
     }

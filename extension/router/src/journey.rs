@@ -11,7 +11,7 @@ use crate::{
 };
 use afdg_region_client::{Answer, ForwardError, ForwardResult};
 use afdg_types::{
-    CallError, GridError, NodeId, Purpose, Reason, TypeLimit,
+    CallError, GridError, NodeId, Purpose, Reason,
     planted::{Bug, planted},
 };
 use bytes::Bytes;
@@ -121,7 +121,7 @@ impl<'a> Journey<'a> {
         let Some(replica) = next.and_then(|index| region.replicas.get(index)) else {
             return Next::Wait(self.end_round(None));
         };
-        if let Err(error) = self.take_place(&table, region) {
+        if let Err(error) = self.take_place(region) {
             return Next::Result(replica.node, Ok(Answer::GridError { error, leader: None }));
         }
         let forwarded = self.message.forwarded(region.id, table.routes.epoch, self.caller);
@@ -135,17 +135,13 @@ impl<'a> Journey<'a> {
     }
 
     /// Whether the region would let the message in, as far as is known here.
-    fn take_place(&mut self, table: &Table, region: &Region) -> Result<(), GridError> {
+    fn take_place(&mut self, region: &Region) -> Result<(), GridError> {
         let agent_type = self.message.agent.agent_type();
         let has_turn = matches!(self.message.purpose, Purpose::Call | Purpose::Send(_));
-        let limits = table.routes.types.get(agent_type).map(|known| known.limits);
-        match limits.map_or(0, |limits| limits.get(TypeLimit::TurnsPerSecond)) {
-            // A call of an agent that waits is let in at any rate.
-            per_second if per_second > 0 && has_turn && !self.has_place && self.message.chain.is_empty() => {
-                self.router.rates.check(region.id, agent_type, per_second, Instant::now())?;
-                self.has_place = true;
-            }
-            _ => {}
+        // A call of an agent that waits is let in at any rate.
+        if has_turn && !self.has_place && self.message.chain.is_empty() {
+            self.router.rates.check(region.id, agent_type, Instant::now())?;
+            self.has_place = true;
         }
         Ok(())
     }

@@ -26,6 +26,8 @@ pub struct Admission {
     /// Under which number whoever waits may take its wait back; 0 if it can't.
     pub caller: u64,
     pub purpose: Purpose,
+    /// When it reached the node.
+    pub arrived: Instant,
     pub reply_to: ReplyTo,
 }
 

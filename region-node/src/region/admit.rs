@@ -4,6 +4,7 @@ use super::{
     admission::Admission,
     leading::{Acceptance, Leading, Message, Pending, PendingTurn, SendState, Waiter, Waiters},
     owner::{Owner, overloaded},
+    pace::Hop,
 };
 use crate::executor::calls;
 use afdg_region_machine::{
@@ -94,13 +95,16 @@ impl Owner {
         }
     }
 
-    /// A call of an agent that waits is let in at any rate.
+    /// A call of an agent that waits is let in at any rate and pace.
     fn check_rate(&mut self, admission: &Admission) -> Result<(), GridError> {
         let has_turn = matches!(admission.purpose, Purpose::Call | Purpose::Send(_));
+        let (agent_type, now) = (admission.agent.agent_type(), Instant::now());
         match &mut self.leading {
             // What comes before a new leader is ready is looked at again when it is.
             Some(leading) if has_turn && admission.chain.is_empty() && leading.ready => {
-                leading.load.take_rate(admission.agent.agent_type(), Instant::now())
+                leading.load.waited(agent_type, Hop::Admission, now.duration_since(admission.arrived));
+                leading.load.check_pace(agent_type)?;
+                leading.load.take_rate(agent_type, now)
             }
             _ => Ok(()),
         }
@@ -388,6 +392,7 @@ impl Owner {
             schedules: Vec::new(),
             bytes: 0,
             message_bytes,
+            ended: Instant::now(),
         };
         leading.wait_for_entry(Pending::Turn(turn));
     }

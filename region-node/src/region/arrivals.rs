@@ -88,6 +88,7 @@ mod tests {
                 reentries: Vec::new(),
                 caller: 0,
                 purpose: Purpose::Call,
+                arrived: tokio::time::Instant::now(),
                 reply_to: ReplyTo::new(number, self.outcomes.clone(), place),
             };
             self.doors.try_send(admission).is_ok()

@@ -133,6 +133,7 @@ impl Owner {
             schedules: Vec::new(),
             bytes,
             message_bytes: message.bytes,
+            ended: Instant::now(),
         };
         leading.wait_for_entry(Pending::Turn(turn));
         true

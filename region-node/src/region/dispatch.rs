@@ -4,6 +4,7 @@ use super::{
     admit::result_of,
     leading::{Pending, PendingTurn},
     owner::Owner,
+    pace::Hop,
     steps,
 };
 use crate::fail_points::Moment;
@@ -116,8 +117,9 @@ impl Owner {
 
     /// `first_send` is the number of the turn's first send, if it has any.
     fn turn_committed(&mut self, turn: PendingTurn, first_send: Option<u64>) {
-        let PendingTurn { number, effects, sends, schedules, message_bytes, .. } = turn;
+        let PendingTurn { number, effects, sends, schedules, message_bytes, ended, .. } = turn;
         let Some(leading) = self.leading.as_mut() else { return };
+        leading.load.waited(effects.agent.agent_type(), Hop::Commit, ended.elapsed());
         leading.leave_inbox(effects.message_id, message_bytes);
         leading.answer(effects.message_id, &result_of(effects.reply));
         leading.load.count_out(effects.agent.agent_type(), message_bytes);

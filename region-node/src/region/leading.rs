@@ -235,6 +235,7 @@ pub struct PendingTurn {
     pub schedules: Vec<ScheduleChange>,
     pub bytes: usize,
     pub message_bytes: usize,
+    pub ended: Instant,
 }
 
 /// The sends of one agent to another, in order.

@@ -3,15 +3,20 @@
 //! Whoever is called by an agent that waits finds more room than whoever called that agent, by the length of
 //! the chain: the deepest calls always get in, and with their end make room for the others.
 
-use super::{admission::Admission, owner::overloaded};
+use super::{
+    admission::Admission,
+    owner::overloaded,
+    pace::{Hop, Pace, Places, Starter},
+};
 use afdg_catalog_client::Routes;
-use afdg_types::{AgentRef, GridError, TypeLimit, TypeLimits, limits};
+use afdg_types::{AgentRef, GridError, PER_SECOND, TypeLimit, TypeLimits, limits};
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 use tokio::time::Instant;
 
@@ -36,6 +41,7 @@ struct TypeLoad {
     turns: usize,
     waiting: VecDeque<WaitsForPlace>,
     rate: Rate,
+    pace: Pace,
 }
 
 /// Of one leadership.
@@ -122,7 +128,8 @@ impl Load {
             return Ok(());
         }
         load.rate.take(per_second, now).map_err(|wait_ms| {
-            past_limit(agent_type, TypeLimit::TurnsPerSecond, load.limits).retry_after_ms(wait_ms)
+            let error = past_limit(agent_type, TypeLimit::TurnsPerSecond, load.limits);
+            error.with(PER_SECOND, per_second).retry_after_ms(wait_ms)
         })
     }
 
@@ -143,6 +150,31 @@ impl Load {
         let Some(load) = self.of(agent_type) else { return };
         load.messages = load.messages.saturating_sub(1);
         load.bytes = load.bytes.saturating_sub(bytes);
+        load.pace.done();
+    }
+
+    /// Checks that what is taken on of the type does not wait for the region for too long.
+    pub fn check_pace(&self, agent_type: &str) -> Result<(), GridError> {
+        let Some(load) = self.types.get(agent_type) else { return Ok(()) };
+        load.pace.check(load.messages).map_err(|places| past_pace(agent_type, places))
+    }
+
+    /// Looks how long messages have waited for the region, once in a while.
+    pub fn look_at_pace(&mut self, now: Instant) {
+        for load in self.types.values_mut() {
+            load.pace.look(Duration::from_millis(load.limits.get(TypeLimit::WaitMs)), now);
+        }
+    }
+
+    pub fn waited(&mut self, agent_type: &str, hop: Hop, time: Duration) {
+        if let Some(load) = self.types.get_mut(agent_type) {
+            load.pace.waited(hop, time);
+        }
+    }
+
+    /// Lets turns of the type say that their handlers run.
+    pub fn starter(&mut self, agent_type: &str) -> Option<Starter> {
+        self.of(agent_type).map(|load| load.pace.starter())
     }
 
     /// Whether another turn of the type may run for which `chain_agents` agents wait.
@@ -185,7 +217,8 @@ impl Load {
     /// Whether the type has half of what it may have in flight; the other half is left to what arrives.
     pub fn is_half_full(&self, agent_type: &str) -> bool {
         let Some(load) = self.types.get(agent_type) else { return false };
-        load.messages >= load.limits.size(TypeLimit::InFlightMessages).div_ceil(2)
+        load.pace.is_half_full(load.messages)
+            || load.messages >= load.limits.size(TypeLimit::InFlightMessages).div_ceil(2)
             || load.bytes >= load.limits.size(TypeLimit::InFlightBytes).div_ceil(2)
     }
 
@@ -205,6 +238,16 @@ fn past_limit(agent_type: &str, limit: TypeLimit, limits: TypeLimits) -> GridErr
     overloaded(&format!("{agent_type} is at its limit {limit} = {value} in this region"))
         .with("limit", limit)
         .with("type", agent_type)
+}
+
+fn past_pace(agent_type: &str, places: Places) -> GridError {
+    let (count, delay, max) = (places.count, places.delay.as_millis(), places.delay_max.as_millis());
+    let limit = TypeLimit::WaitMs;
+    let text = format!(
+        "{agent_type} is at its limit {limit} = {max} in this region: its messages wait {delay} ms for it, and it \
+         takes on {count} of them at once until they don't"
+    );
+    overloaded(&text).with("limit", limit).with("type", agent_type).with(PER_SECOND, places.per_second())
 }
 
 /// A token bucket that holds a second's worth.
@@ -241,7 +284,6 @@ impl Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn load_with(limits: &[(TypeLimit, u64)]) -> (Load, Arc<NodeLoad>) {
         let node = Arc::<NodeLoad>::default();

@@ -8,6 +8,7 @@
 //! | `begin` | the start of a leadership: what earlier leaders did not finish |
 //! | `leading` | what the owner keeps while its replica leads |
 //! | `load`, `mailbox_queue` | what is in flight, by agent type and by agent, and what may still come in |
+//! | `pace` | how many messages of a type are taken on, so that none waits long for the region |
 //! | `admit` | am I the leader, is the slot mine, is the id known, is there room |
 //! | `run` | starts turns, takes in how they ended |
 //! | `propose` | effects of many turns become one entry |
@@ -39,6 +40,7 @@ mod load;
 mod mailbox_queue;
 mod measures;
 mod owner;
+mod pace;
 mod propose;
 mod reads;
 mod reentry;

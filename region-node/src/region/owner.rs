@@ -11,6 +11,7 @@ use super::{
     leading::{Acceptance, LaneKey, Leading, Pending, Waiter},
     load::{Load, NodeLoad},
     measures::Measures,
+    pace::Hop,
     rings,
 };
 use crate::{
@@ -40,7 +41,10 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
 
 /// Events taken at once before effects are proposed.
 const EVENTS_AT_ONCE: usize = 256;
@@ -72,19 +76,26 @@ pub struct Surroundings {
 /// What the owner hears from its own region's tasks. The queue has no bound of its own: every event
 /// stands for a turn, a read or a check that the owner started, and those are bounded.
 pub enum Event {
-    TurnEnded { leadership: u64, agent: AgentRef, number: TurnNumber, result: Result<TurnOutput, RunFailure> },
+    TurnEnded { leadership: u64, agent: AgentRef, number: TurnNumber, end: TurnEnd },
     RecordWanted { leadership: u64, agent: AgentRef, number: TurnNumber, recorded: oneshot::Sender<()> },
     Ready { leadership: u64, result: Result<Backlog, ReadyError> },
     Delivered { leadership: u64, lane: LaneKey, again: bool, delivery: Result<Delivery, RowsError> },
     SettleLetter { op: SettleDeadLetter, settled: oneshot::Sender<()> },
     CancelSchedule { op: CancelSchedule, cancelled: oneshot::Sender<bool> },
     ReadsChecked { leadership: u64, reads: Vec<Admission>, result: Result<(), WriteError> },
-    ReadEnded { leadership: u64, number: TurnNumber, retry: Option<Admission> },
+    ReadEnded { leadership: u64, number: TurnNumber, waited: Duration, retry: Option<Admission> },
     Inspect { agent: AgentRef, activity: oneshot::Sender<Activity> },
     Find { id: MessageId, wait: Option<Waiter>, found: oneshot::Sender<Option<Known>> },
     Measure { measures: oneshot::Sender<Measures> },
     ListBlocked { agent_type: String, limit: usize, blocked: oneshot::Sender<ListBlockedAgentsResponse> },
     Drain,
+}
+
+pub struct TurnEnd {
+    /// For a thread, before it started.
+    pub waited: Duration,
+    pub ended: Instant,
+    pub result: Result<TurnOutput, RunFailure>,
 }
 
 /// Lets a turn have its message recorded before its first call leaves.
@@ -331,7 +342,10 @@ impl Owner {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::TurnEnded { leadership, agent, number, result } => {
+            Event::TurnEnded { leadership, agent, number, end: TurnEnd { waited, ended, result } } => {
+                if let Some(leading) = self.leading.as_mut() {
+                    leading.load.waited(agent.agent_type(), Hop::Turn, waited + ended.elapsed());
+                }
                 self.turn_ended(leadership, &agent, number, result)
             }
             Event::RecordWanted { leadership, agent, number, recorded } => {
@@ -349,7 +363,9 @@ impl Owner {
             Event::ReadsChecked { leadership, reads, result } => {
                 self.reads_checked(leadership, reads, result)
             }
-            Event::ReadEnded { leadership, number, retry } => self.read_ended(leadership, number, retry),
+            Event::ReadEnded { leadership, number, waited, retry } => {
+                self.read_ended(leadership, number, waited, retry)
+            }
             // Whoever asks hears nothing if this replica does not lead, and asks the one that does.
             Event::Inspect { agent, activity } => {
                 if let Some(doing) = self.activity_of(&agent) {

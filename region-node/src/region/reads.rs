@@ -5,6 +5,7 @@ use super::{
     admission::Admission,
     load::WaitsForPlace,
     owner::{Event, Owner},
+    pace::Hop,
     run::{STUCK_AFTER, bounds_of, refusal_of},
 };
 use crate::executor::{
@@ -121,10 +122,14 @@ impl Owner {
         let (chain, reentries) = (read.chain.clone(), read.reentries.clone());
         let (agent, bytes) = (read.agent.clone(), read.request.len());
         let waiting = WaitingRead::new(read);
-        if let Some(leading) = self.leading.as_mut() {
-            leading.reads_running.insert(number, RunningRead { agent, bytes, waiting: waiting.clone() });
-        }
+        let Some(leading) = self.leading.as_mut() else { return };
+        leading
+            .reads_running
+            .insert(number, RunningRead { agent: agent.clone(), bytes, waiting: waiting.clone() });
+        let (since, starter) = (Instant::now(), leading.load.starter(agent.agent_type()));
         tokio::spawn(async move {
+            let waited = since.elapsed();
+            let _started = starter.map(|starter| starter.start());
             for _ in 0..READ_TRIES {
                 // Another try may call others with other requests: its calls get ids of their own.
                 let parent = MessageId::from_router(turn.now_ms, world.entropy.random_u128());
@@ -162,10 +167,11 @@ impl Owner {
                 if let Some(read) = waiting.take() {
                     read.reply_to.reply(answer);
                 }
-                let _ = events.send(Event::ReadEnded { leadership, number, retry: None });
+                let _ = events.send(Event::ReadEnded { leadership, number, waited, retry: None });
                 return;
             }
-            let _ = events.send(Event::ReadEnded { leadership, number, retry: waiting.take() });
+            let retry = waiting.take();
+            let _ = events.send(Event::ReadEnded { leadership, number, waited, retry });
         });
     }
 
@@ -175,10 +181,17 @@ impl Owner {
         state.filter(|_| planted(Bug::ReadUncommitted)).map(|state| state.overlay.clone())
     }
 
-    pub(super) fn read_ended(&mut self, leadership: u64, number: TurnNumber, retry: Option<Admission>) {
+    pub(super) fn read_ended(
+        &mut self,
+        leadership: u64,
+        number: TurnNumber,
+        waited: Duration,
+        retry: Option<Admission>,
+    ) {
         if let Some(leading) = self.leading.as_mut().filter(|leading| leading.leadership == leadership)
             && let Some(RunningRead { agent, bytes, .. }) = leading.reads_running.remove(&number)
         {
+            leading.load.waited(agent.agent_type(), Hop::Turn, waited);
             leading.load.turn_ends(agent.agent_type());
             leading.load.count_out(agent.agent_type(), bytes);
             self.give_places(agent.agent_type());
@@ -200,7 +213,7 @@ impl Owner {
         for (number, limit_ms, read) in stuck {
             tracing::warn!(agent = %read.agent, limit_ms, "a handler computes without waiting and keeps a thread");
             read.reply_to.reply(answer_of(Err(RunFailure::TimedOut { limit_ms })));
-            self.read_ended(leadership, number, None);
+            self.read_ended(leadership, number, Duration::ZERO, None);
         }
     }
 

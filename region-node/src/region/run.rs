@@ -6,7 +6,7 @@
 use super::{
     leading::{Acceptance, Leading, Message, Pending, PendingTurn, Running, SendState},
     load::WaitsForPlace,
-    owner::{Event, Owner, RecordTurn},
+    owner::{Event, Owner, RecordTurn, TurnEnd},
 };
 use crate::executor::{
     self, RunFailure,
@@ -130,14 +130,18 @@ impl Owner {
         };
         let turn_ms_max = limits.get(TypeLimit::TurnMs);
         let (host, threads) = (Arc::clone(&self.here.host), self.here.handler_threads.clone());
-        let (ended, waiting) = (agent.clone(), calls.clone());
+        let (of, waiting) = (agent.clone(), calls.clone());
+        let (since, starter) = (Instant::now(), leading.load.starter(agent.agent_type()));
         let run = tokio::spawn(async move {
+            let waited = since.elapsed();
+            let started = starter.map(|starter| starter.start());
             let limited = || !recorded && !calls.have_left();
             let result = executor::run(&threads, host, turn, Arc::new(view), turn_ms_max, limited).await;
-            let _ = events.send(Event::TurnEnded { leadership, agent: ended, number, result });
+            drop(started);
+            let end = TurnEnd { waited, ended: Instant::now(), result };
+            let _ = events.send(Event::TurnEnded { leadership, agent: of, number, end });
         });
         let task = run.abort_handle();
-        let since = Instant::now();
         let running = Running {
             number,
             message,
@@ -331,7 +335,8 @@ impl Owner {
             recorded: *recorded,
         };
         let (number, message_bytes) = (*number, message.bytes);
-        let turn = PendingTurn { number, effects, accepted, sends, schedules, bytes, message_bytes };
+        let ended = Instant::now();
+        let turn = PendingTurn { number, effects, accepted, sends, schedules, bytes, message_bytes, ended };
         leading.wait_for_entry(Pending::Turn(turn));
     }
 }

@@ -283,6 +283,7 @@ impl Pages {
             reentries: Vec::new(),
             caller: 0,
             purpose: calls.purpose.clone(),
+            arrived: Instant::now(),
             reply_to: ReplyTo::new(number, self.outcomes.clone(), place),
         });
     }

@@ -5,6 +5,7 @@ use afdg_proto::pb::admin::{SetTypeLimitsRequest, cluster_client::ClusterClient}
 use afdg_tests::{PATIENCE, client::Client};
 use anyhow::{Context, ensure};
 use std::{
+    collections::HashMap,
     path::Path,
     process::{Child, Command, Stdio},
     sync::{
@@ -50,11 +51,15 @@ impl Grid {
         Ok(grid)
     }
 
-    /// Has each region let in so many messages a second of the type that is sent.
-    pub async fn limit(&self, per_second: u64) -> anyhow::Result<()> {
+    /// Sets limits of the type that is sent.
+    pub async fn limit(&self, limits: impl Iterator<Item = (&str, u64)>) -> anyhow::Result<()> {
+        let set = limits.map(|(name, value)| (name.to_owned(), value)).collect::<HashMap<_, _>>();
+        if set.is_empty() {
+            return Ok(());
+        }
         let request = SetTypeLimitsRequest {
             r#type: super::sender::TYPE.to_owned(),
-            set: [("turns_per_second_max".to_owned(), per_second)].into(),
+            set,
             reset: Vec::new(),
             actor: "overload".to_owned(),
             reason: "to know what the grid can take".to_owned(),

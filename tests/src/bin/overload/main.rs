@@ -49,6 +49,9 @@ struct Arguments {
     /// Messages a second that each region admits of the type that is sent; 0 for as many as it can.
     #[arg(long, default_value_t = 500)]
     limit: u64,
+    /// Milliseconds that messages of the type may wait for a region, in the mean; by default as the grid has it.
+    #[arg(long)]
+    wait_ms: Option<u64>,
     /// Bytes that the grid's process may have resident in memory, MiB: what its queues, caches and logs may hold.
     #[arg(long, default_value_t = 2_048)]
     memory_mib: u64,
@@ -85,9 +88,9 @@ fn say(line: std::fmt::Arguments<'_>) {
 
 async fn run(arguments: Arguments) -> anyhow::Result<bool> {
     let grid = Grid::start(&afdg::find(arguments.afdg.as_deref())?).await?;
-    if arguments.limit > 0 {
-        grid.limit(arguments.limit).await?;
-    }
+    let rate = (arguments.limit > 0).then_some(("turns_per_second_max", arguments.limit));
+    let wait = arguments.wait_ms.map(|wait_ms| ("wait_ms_max", wait_ms));
+    grid.limit(rate.into_iter().chain(wait)).await?;
     let sender = Sender::connect(&grid.endpoint).await?;
     let calm = Duration::from_secs(arguments.calm_seconds);
     let (alone_ms, _) = beside(&grid, tokio::time::sleep(calm)).await?;
@@ -118,7 +121,13 @@ async fn run(arguments: Arguments) -> anyhow::Result<bool> {
         counts.done,
         100.0 * goodput / best
     ));
-    say(format_args!("refused     {} with a pause to wait, {} otherwise", counts.refused, counts.failed));
+    say(format_args!(
+        "refused     {} with a pause to wait, {} otherwise, {} without an answer",
+        counts.refused, counts.failed, counts.unanswered
+    ));
+    if let Some(failure) = &counts.first_failure {
+        say(format_args!("            otherwise: {failure}"));
+    }
     say(format_args!(
         "neighbour   p99 {alone_ms:.1} ms alone, {busy_ms:.1} ms beside what may be, {overload_ms:.1} ms beside the overload"
     ));
@@ -143,7 +152,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<bool> {
         ("another type's time", overload_ms <= arguments.neighbour_times_max * alone_ms),
         ("memory", memory >> 20 <= arguments.memory_mib),
         ("recovery", recovery.is_some()),
-        ("refusals without a hint", counts.failed == 0),
+        ("refusals with a hint", counts.failed == 0),
+        ("an answer for each call", counts.unanswered == 0),
     ];
     for (bound, _) in bounds.iter().filter(|(_, held)| !held) {
         say(format_args!("NOT KEPT: {bound}"));

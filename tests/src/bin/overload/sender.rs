@@ -7,7 +7,7 @@ use afdg_proto::pb::v1::{
 use prost::Message;
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -24,7 +24,7 @@ const WRITES_WAITING_MAX: usize = 1_024;
 const ANSWERS_WAITING: usize = 32;
 const COUNTERS: u64 = 10_000;
 /// How long answers are waited for after the last call was sent.
-const LAST_ANSWERS: Duration = Duration::from_secs(10);
+const LAST_ANSWERS: Duration = Duration::from_secs(30);
 /// A rate is kept to in steps of this.
 const STEP: Duration = Duration::from_millis(2);
 
@@ -33,13 +33,17 @@ pub struct Sender {
 }
 
 /// What became of calls.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Counts {
     pub sent: u64,
     pub done: u64,
     /// For now.
     pub refused: u64,
     pub failed: u64,
+    /// When their time was over.
+    pub unanswered: u64,
+    /// One of those that failed.
+    pub first_failure: Option<String>,
 }
 
 #[derive(Default)]
@@ -48,6 +52,7 @@ struct Counters {
     done: AtomicU64,
     refused: AtomicU64,
     failed: AtomicU64,
+    first_failure: OnceLock<String>,
 }
 
 impl Counters {
@@ -61,7 +66,10 @@ impl Counters {
             Some(call_result::Result::Error(error)) if error.code == Code::ResourceExhausted as i32 => {
                 &self.refused
             }
-            _ => &self.failed,
+            other => {
+                self.first_failure.get_or_init(|| format!("{other:?}"));
+                &self.failed
+            }
         };
         counter.fetch_add(1, Relaxed);
     }
@@ -73,6 +81,8 @@ impl Counters {
             done: read(&self.done),
             refused: read(&self.refused),
             failed: read(&self.failed),
+            unanswered: 0,
+            first_failure: None,
         }
     }
 }
@@ -147,8 +157,12 @@ impl Sender {
                 requests
             });
             readers.spawn(async move {
-                while let Ok(Some(response)) = responses.message().await {
-                    reading.take(response);
+                loop {
+                    match responses.message().await {
+                        Ok(Some(response)) => reading.take(response),
+                        Ok(None) => return,
+                        Err(status) => return drop(reading.first_failure.set(format!("a stream: {status}"))),
+                    }
                 }
             });
         }
@@ -159,7 +173,8 @@ impl Sender {
             tokio::time::sleep(STEP).await;
         }
         let mut counts = counters.counts();
-        counts.failed += counts.sent - counters.answered().min(counts.sent);
+        counts.unanswered = counts.sent - counters.answered().min(counts.sent);
+        counts.first_failure = counters.first_failure.get().cloned();
         drop(open);
         readers.join_all().await;
         Ok(counts)
