@@ -121,6 +121,34 @@ fn a_grid_serves_calls_and_its_data_outlasts_a_restart() {
 }
 
 #[test]
+fn a_mistake_in_a_command_is_told_and_ends_it_with_status_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let grid = Grid::start(&[], &folder.path().join("ready.json"));
+    let misspelt = "no agent type 'bank.v1.Acount'; it has: bank.v1.Account, counter.v1.Counter";
+    let cases: &[(&[&str], &str)] = &[
+        (&["dead-letter", "list", "--type", "bank.v1.Acount"], misspelt),
+        (&["dead-letter", "list", "--agent", "bank.v1.Acount/alice"], misspelt),
+        (&["dead-letter", "list", "--type", "bank.v1.Account", "--method", "Deposits"], "it has: Deposit, "),
+        (&["dead-letter", "list", "--method", "Deposits"], "no agent type of the grid has a method 'Deposits'"),
+        (&["dead-letter", "retry", "--type", "bank.v1.Acount", "--dry-run"], misspelt),
+        (&["schedule", "list", "--type", "bank.v1.Acount"], misspelt),
+        (&["schedule", "cancel", "--agent", "bank.v1.Acount/alice", "--dry-run"], misspelt),
+        (&["agent", "list", "--type", "bank.v1.Acount"], misspelt),
+        (&["agent", "blocked", "--type", "bank.v1.Acount"], misspelt),
+    ];
+    for (arguments, told) in cases {
+        let (code, stdout, stderr) = grid.run(arguments);
+        assert!((code, &*stdout) == (Some(2), "") && stderr.contains(told), "{arguments:?}: {stdout}{stderr}");
+    }
+    // A name that is right and has nothing is no mistake.
+    for command in ["dead-letter", "schedule"] {
+        let (code, stdout, _) = grid.run(&[command, "list", "--agent", "bank.v1.Account/alice"]);
+        assert_eq!((code, stdout.as_str()), (Some(0), "there are none\n"));
+    }
+    grid.stop();
+}
+
+#[test]
 fn a_pattern_reaches_all_agents_and_tells_of_each() {
     let folder = tempfile::tempdir().unwrap();
     let grid = Grid::start(&[], &folder.path().join("ready.json"));

@@ -1,6 +1,6 @@
 //! `afdg agent`: the agents that have data.
 
-use super::{activity, answer, grouped, utc};
+use super::{activity, answer, check_names, grouped, utc};
 use crate::{
     arguments::{EndpointArgs, Format, OutputArgs, duration},
     client::Client,
@@ -101,9 +101,12 @@ pub async fn run(args: AgentArgs, output: &mut Output) -> anyhow::Result<u8> {
         AgentCommand::Blocked { agent_type, min, limit, endpoint, output: OutputArgs { output: format } } => {
             let client = Client::connect(&endpoint).await?;
             let waiting_ms_min = min.as_millis() as u64;
-            let request = ListBlockedAgentsRequest { r#type: agent_type, waiting_ms_min, limit };
+            let request = ListBlockedAgentsRequest { r#type: agent_type.clone(), waiting_ms_min, limit };
             let asked = client.agents().list_blocked_agents(request).await;
             let found = answer(asked, &client, "the agents that wait for others")?;
+            if found.agents.is_empty() {
+                check_names(&client, "", &agent_type, "").await?;
+            }
             activity::print_blocked(&found, min, format, output)?;
         }
         AgentCommand::Describe(one) => {
@@ -147,6 +150,9 @@ async fn list(
                 Format::Table => output.line(crate::output::plain(agent))?,
             }
             shown += 1;
+        }
+        if shown == 0 && page.next_page_token.is_empty() {
+            check_names(client, "", agent_type, "").await?;
         }
         if output.is_closed() || page.next_page_token.is_empty() {
             return Ok(());

@@ -1,6 +1,6 @@
 //! `afdg dead-letter`: messages that were given up.
 
-use super::{answer, grouped, utc};
+use super::{answer, check_names, grouped, utc};
 use crate::{
     arguments::{EndpointArgs, Format, OutputArgs},
     call::{Types, fetch_types},
@@ -97,6 +97,11 @@ impl FilterArgs {
             reason: self.reason.clone(),
         })
     }
+
+    /// For a filter that fits nothing.
+    async fn check_names(&self, client: &Client) -> anyhow::Result<()> {
+        check_names(client, &self.agent, &self.agent_type, &self.method).await
+    }
 }
 
 #[derive(Args, Debug)]
@@ -175,6 +180,9 @@ async fn list(
         Ok(letters.len() <= limit)
     })
     .await?;
+    if letters.is_empty() {
+        filter.check_names(client).await?;
+    }
     let more = letters.len() > limit;
     letters.truncate(limit);
     print(&letters, format, output)?;
@@ -288,6 +296,9 @@ async fn settle(args: SettleArgs, action: Action, output: &mut Output) -> anyhow
     if let Some(name) = missing.first() {
         let text = format!("there is no dead letter '{}'; nothing was done", name.escape_debug());
         return usage(text);
+    }
+    if letters.is_empty() {
+        args.filter.check_names(&client).await?;
     }
     let verb = if action == Action::Retry { "tried again" } else { "dropped" };
     if args.dry_run {

@@ -11,7 +11,11 @@ pub mod region;
 pub mod schedule;
 pub mod status;
 
-use crate::client::{CallFailure, Client};
+use crate::{
+    call::fetch_types,
+    client::{CallFailure, Client},
+};
+use afdg_types::AgentRef;
 use anyhow::Context;
 use std::fmt;
 use tonic::{Response, Status};
@@ -32,6 +36,22 @@ fn outcome<T>(
     what: impl fmt::Display,
 ) -> anyhow::Result<T> {
     result.map(Response::into_inner).with_context(|| format!("{what}, asked of {}", client.endpoint()))
+}
+
+/// For a question that found nothing: a name in it that the grid does not know is an error, since "there are none"
+/// would hide that it is misspelt. A question that found something needs no check: what is left of a type that is
+/// gone is still there to be asked for. Empty parts are not asked for.
+async fn check_names(client: &Client, agent: &str, agent_type: &str, method: &str) -> anyhow::Result<()> {
+    let agent_type = match agent.parse::<AgentRef>() {
+        Ok(agent) if agent_type.is_empty() => agent.agent_type().to_owned(),
+        _ => agent_type.to_owned(),
+    };
+    match (&*agent_type, method) {
+        ("", "") => Ok(()),
+        ("", method) => fetch_types(client).await?.have_method(method),
+        (agent_type, "") => fetch_types(client).await?.named(agent_type).map(drop),
+        (agent_type, method) => fetch_types(client).await?.method(agent_type, method).map(drop),
+    }
 }
 
 /// `1234567` as `1,234,567`.

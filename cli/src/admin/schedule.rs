@@ -1,6 +1,6 @@
 //! `afdg schedule`: what agents are sent at set times.
 
-use super::{answer, grouped, utc};
+use super::{answer, check_names, grouped, utc};
 use crate::{
     arguments::{EndpointArgs, Format, OutputArgs},
     client::{CallFailure, Client},
@@ -125,15 +125,19 @@ pub async fn run(args: ScheduleArgs, output: &mut Output) -> anyhow::Result<u8> 
 async fn fetch(client: &Client, filter: ScheduleFilter, limit: usize) -> anyhow::Result<Vec<Schedule>> {
     let (mut found, mut page_token) = (Vec::new(), String::new());
     loop {
-        let filter = Some(filter.clone());
-        let request = ListSchedulesRequest { filter, page_token, page_size: LIST_SCHEDULES_MAX };
+        let request =
+            ListSchedulesRequest { filter: Some(filter.clone()), page_token, page_size: LIST_SCHEDULES_MAX };
         let page = answer(client.schedules().list_schedules(request).await, client, "the schedules")?;
         found.extend(page.schedules);
         if found.len() > limit || page.next_page_token.is_empty() {
-            return Ok(found);
+            break;
         }
         page_token = page.next_page_token;
     }
+    if found.is_empty() {
+        check_names(client, &filter.agent, &filter.r#type, "").await?;
+    }
+    Ok(found)
 }
 
 async fn list(

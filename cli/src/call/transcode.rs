@@ -36,6 +36,17 @@ impl Types {
         usage(format!("the grid has no agent type '{}'; it has: {}", name.escape_debug(), listed(&known)))
     }
 
+    /// An error if no type has a method of that name.
+    pub fn have_method(&self, method: &str) -> anyhow::Result<()> {
+        if self.0.iter().any(|known| known.methods.iter().any(|known| known.name == method)) {
+            return Ok(());
+        }
+        usage(format!(
+            "no agent type of the grid has a method '{}'; 'afdg type list' shows them",
+            method.escape_debug()
+        ))
+    }
+
     pub fn method(&self, agent_type: &str, method: &str) -> anyhow::Result<Method> {
         let service = self.service(agent_type)?;
         if let Some(found) = service.methods().find(|known| known.name() == method) {
