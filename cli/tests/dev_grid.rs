@@ -129,7 +129,10 @@ fn a_mistake_in_a_command_is_told_and_ends_it_with_status_2() {
         (&["dead-letter", "list", "--type", "bank.v1.Acount"], misspelt),
         (&["dead-letter", "list", "--agent", "bank.v1.Acount/alice"], misspelt),
         (&["dead-letter", "list", "--type", "bank.v1.Account", "--method", "Deposits"], "it has: Deposit, "),
-        (&["dead-letter", "list", "--method", "Deposits"], "no agent type of the grid has a method 'Deposits'"),
+        (
+            &["dead-letter", "list", "--method", "Deposits"],
+            "no agent type of the grid has a method 'Deposits'",
+        ),
         (&["dead-letter", "retry", "--type", "bank.v1.Acount", "--dry-run"], misspelt),
         (&["schedule", "list", "--type", "bank.v1.Acount"], misspelt),
         (&["schedule", "cancel", "--agent", "bank.v1.Acount/alice", "--dry-run"], misspelt),
@@ -138,12 +141,41 @@ fn a_mistake_in_a_command_is_told_and_ends_it_with_status_2() {
     ];
     for (arguments, told) in cases {
         let (code, stdout, stderr) = grid.run(arguments);
-        assert!((code, &*stdout) == (Some(2), "") && stderr.contains(told), "{arguments:?}: {stdout}{stderr}");
+        assert!(
+            (code, &*stdout) == (Some(2), "") && stderr.contains(told),
+            "{arguments:?}: {stdout}{stderr}"
+        );
     }
     // A name that is right and has nothing is no mistake.
     for command in ["dead-letter", "schedule"] {
         let (code, stdout, _) = grid.run(&[command, "list", "--agent", "bank.v1.Account/alice"]);
         assert_eq!((code, stdout.as_str()), (Some(0), "there are none\n"));
+    }
+    grid.stop();
+}
+
+#[test]
+fn the_result_of_a_message_is_not_read_as_another_methods() {
+    let folder = tempfile::tempdir().unwrap();
+    let grid = Grid::start(&[], &folder.path().join("ready.json"));
+    let alice = "bank.v1.Account/alice";
+    let send = ["send", alice, "Deposit", r#"{"cents":5}"#, "--idempotency-key", "k"];
+    let (code, id, stderr) = grid.run(&send);
+    assert_eq!(code, Some(0), "{stderr}");
+    let id = id.trim();
+    let attach: [&[&str]; 3] = [
+        &["attach", alice, "Deposit", id],
+        &["attach", alice, "Deposit", "--idempotency-key", "k"],
+        &["attach", id, "--as", "bank.v1.Account/Deposit"],
+    ];
+    for arguments in attach {
+        assert_eq!(grid.json(arguments)["cents"], "5");
+        let other = |part: &&str| part.replace("Deposit", "Withdraw");
+        let arguments: Vec<_> = arguments.iter().map(other).collect();
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let (code, stdout, stderr) = grid.run(&arguments);
+        assert!(code != Some(0) && stdout.is_empty(), "{arguments:?}: {stdout}");
+        assert!(stderr.contains("was for another method than 'Withdraw'"), "{arguments:?}: {stderr}");
     }
     grid.stop();
 }

@@ -94,7 +94,7 @@ impl Caller {
         if let (true, Some(attach_request::Message::MessageId(id))) =
             (attach.agent.is_empty(), &attach.message)
         {
-            return self.attach_by_id(id, deadline).await;
+            return self.attach_by_id(id, &attach.method, deadline).await;
         }
         let message = attached(&attach, deadline);
         let message = message.map_err(|error| of_call_error(&error.into(), &attach.agent))?;
@@ -109,9 +109,14 @@ impl Caller {
     }
 
     /// The same where only the id is known: all regions are asked for it.
-    async fn attach_by_id(&self, id: &str, deadline: Instant) -> Result<AttachResponse, Status> {
+    async fn attach_by_id(
+        &self,
+        id: &str,
+        method: &str,
+        deadline: Instant,
+    ) -> Result<AttachResponse, Status> {
         let id = parse_id(id).map_err(|error| of_grid_error(&error))?;
-        match self.find_and_await(id, deadline).await {
+        match self.find_and_await(id, method, deadline).await {
             Ok(response) => Ok(AttachResponse { response, message_id: id.to_string() }),
             Err(error) => {
                 Err(with_message_id(of_call_error(&not_ended(error, "", id), UNKNOWN_AGENT_DOMAIN), id))
@@ -119,11 +124,16 @@ impl Caller {
         }
     }
 
-    async fn find_and_await(&self, id: MessageId, deadline: Instant) -> Result<Bytes, CallError> {
+    async fn find_and_await(
+        &self,
+        id: MessageId,
+        method: &str,
+        deadline: Instant,
+    ) -> Result<Bytes, CallError> {
         self.router.ready(deadline).await;
         match self.router.find_message(id, searched_until(deadline)).await? {
             Found::At(whereabouts) => {
-                let answer = self.router.await_message(whereabouts.region, id, deadline).await?;
+                let answer = self.router.await_message(whereabouts.region, id, method, deadline).await?;
                 answer.ok_or_else(|| not_known(id).into())
             }
             Found::Nowhere => Err(not_known(id).into()),
@@ -232,7 +242,7 @@ fn attached(attach: &AttachRequest, deadline: Instant) -> Result<OutgoingMessage
     };
     Ok(OutgoingMessage {
         agent,
-        method: String::new(),
+        method: attach.method.clone(),
         request: Bytes::new(),
         id,
         deadline: Some(deadline),

@@ -3,7 +3,7 @@
 use crate::{
     dead_letters,
     inspect::{self, not_leader},
-    region::{Admission, Outgoing, RegionHandle, ReplyTo, Surroundings},
+    region::{Admission, Outgoing, RegionHandle, ReplyTo, Surroundings, of_other_method},
     regions::Regions,
     scatter::{self, Scatters},
     schedules,
@@ -135,6 +135,9 @@ impl RegionNode for RegionService {
         handle.replica.linearize().await.map_err(|_| of_grid_error(&not_leader()))?;
         let wait = Duration::from_millis(request.wait_ms.min(limits::CALL_TIMEOUT_MS_MAX));
         let (known, outcome) = handle.find(id, wait).await.ok_or_else(|| of_grid_error(&not_leader()))?;
+        if let Some(error) = known.and_then(|known| of_other_method(id, known.digest, &request.method)) {
+            return Err(of_grid_error(&error));
+        }
         Ok(Response::new(FindMessageResponse {
             known: known.is_some(),
             slot: known.map_or(0, |known| known.slot.0.into()),

@@ -95,12 +95,17 @@ async fn attach(
     output: &mut Output,
 ) -> anyhow::Result<u8> {
     let timeout_ms = args.timeout.as_millis() as u64;
-    let mut attach = Request::new(AttachRequest { agent, message: Some(message), timeout_ms });
+    // Read as another method's, a response would be taken for what it is not.
+    let method_name = method.as_ref().map_or("", Method::name).to_owned();
+    let mut attach =
+        Request::new(AttachRequest { agent, message: Some(message), timeout_ms, method: method_name });
     attach.set_timeout(args.timeout + Duration::from_millis(ANSWER_GRACE_MS));
     match client.grid().attach(attach).await {
         Ok(response) => {
             let response = response.into_inner().response;
             match method {
+                // The id does not tell the type: what --as names may be another's method of that name.
+                Some(method) if args.read_as.is_some() => output.line(method.decode_strictly(&response)?)?,
                 Some(method) => output.line(method.decode(&response)?)?,
                 None => output.line(unread(&response))?,
             }

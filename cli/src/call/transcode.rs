@@ -158,6 +158,20 @@ impl Method {
             .with_context(|| format!("the agent's response is no {}", output.full_name()))
     }
 
+    /// The same, where the response may be of another method: a field that it does not have is an error.
+    pub fn decode_strictly(&self, response: &[u8]) -> anyhow::Result<String> {
+        let output = self.descriptor.output();
+        let message = DynamicMessage::decode(output.clone(), response);
+        if message.is_ok_and(|message| has_unknown_fields(&message)) {
+            return Err(anyhow!(
+                "the response is no {}: it has fields that {} does not have",
+                output.full_name(),
+                output.name()
+            ));
+        }
+        self.decode(response)
+    }
+
     /// A response as JSON on one line.
     pub fn decode_line(&self, response: &[u8]) -> anyhow::Result<String> {
         let output = self.descriptor.output();
@@ -201,6 +215,19 @@ fn write_json<F: Formatter>(
     let message = DynamicMessage::decode(message.clone(), bytes)?;
     message.serialize_with_options(writer, &SerializeOptions::new().skip_default_fields(false))?;
     Ok(())
+}
+
+fn has_unknown_fields(message: &DynamicMessage) -> bool {
+    let inside = |value: &Value| match value {
+        Value::Message(message) => has_unknown_fields(message),
+        _ => false,
+    };
+    message.unknown_fields().next().is_some()
+        || message.fields().any(|(_, value)| match value {
+            Value::List(values) => values.iter().any(inside),
+            Value::Map(values) => values.values().any(inside),
+            value => inside(value),
+        })
 }
 
 fn flag(options: &DynamicMessage, option: &ExtensionDescriptor) -> bool {
@@ -350,6 +377,18 @@ mod tests {
         assert!(named.contains("leave 'account' out"), "{named}");
         // A balance of zero is shown, although protobuf leaves it out.
         assert_eq!(serde_json::from_str::<Json>(&deposit.decode(b"").unwrap()).unwrap()["cents"], "0");
+    }
+
+    #[test]
+    fn a_response_of_another_method_is_not_read_as_this_ones() {
+        let proto = BANK.replace("Kind kind = 2; }", "Kind kind = 2; repeated Balance parts = 3; }");
+        let deposit = types_of(&proto).method("test.v1.Account", "Deposit").unwrap();
+        let known = b"\x08\xf4\x03\x1a\x02\x08\x01";
+        assert_eq!(deposit.decode_strictly(known).unwrap(), deposit.decode(known).unwrap());
+        for other in [&b"\x48\x01"[..], b"\x1a\x02\x48\x01", b"\x0a\x01a"] {
+            let error = deposit.decode_strictly(other).unwrap_err().to_string();
+            assert!(error.contains("no test.v1.Balance"), "{error}");
+        }
     }
 
     #[test]

@@ -90,11 +90,13 @@ impl Router {
         }
     }
 
-    /// Waits for the end of a message that the region knows; none if it knows it no more.
+    /// Waits for the end of a message that the region knows; none if it knows it no more. That it is for another
+    /// method is an error, unless none is named.
     pub async fn await_message(
         &self,
         region: RegionId,
         id: MessageId,
+        method: &str,
         until: Instant,
     ) -> Result<Option<Bytes>, CallError> {
         loop {
@@ -108,7 +110,8 @@ impl Router {
             let ask = |node: RegionClient, time: Duration| async move {
                 // So that its answer comes in time.
                 let wait = WAIT_MAX.min(time * 3 / 4).max(Duration::from_millis(1));
-                node.find_message(request(region, id, wait), time).await
+                let request = FindMessageRequest { method: method.to_owned(), ..request(region, id, wait) };
+                node.find_message(request, time).await
             };
             let answer = match ask_leader(self, region, until, ask).await {
                 Ok((_, answer)) => answer,
@@ -134,5 +137,6 @@ fn request(region: RegionId, id: MessageId, wait: Duration) -> FindMessageReques
         region: region.0,
         message_id: Bytes::copy_from_slice(id.as_bytes()),
         wait_ms: wait.as_millis() as u64,
+        method: String::new(),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{
     admission::Admission,
+    by_id::of_other_method,
     leading::{Acceptance, Leading, Message, Pending, PendingTurn, SendState, Waiter, Waiters},
     owner::{Owner, overloaded},
     pace::Hop,
@@ -204,18 +205,20 @@ impl Owner {
     }
 
     /// Answers a message whose id is known, under way or done; gives back one that is new. Without a digest
-    /// the id alone is asked for.
+    /// the id alone is asked for, and whether it is of the method if one is named.
     pub(super) fn answer_known(&mut self, admission: Admission, digest: Option<u128>) -> Option<Admission> {
         let id = admission.message_id;
         let is_send = matches!(admission.purpose, Purpose::Send(_));
-        let differs = |known: u128| digest.filter(|digest| *digest != known);
+        let differs = |admission: &Admission, known: u128| match digest {
+            Some(digest) => (digest != known).then(|| id_reused(admission, known, digest)),
+            None => of_other_method(id, known, &admission.method),
+        };
         let slot = Slot::of(&admission.agent);
         let leading = self.leading.as_mut()?;
         if let Some(waiters) =
             leading.waiters.get_mut(&id).filter(|waiters| digest.is_some() || waiters.slot == slot)
         {
-            if let Some(digest) = differs(waiters.digest) {
-                let error = id_reused(&admission, waiters.digest, digest);
+            if let Some(error) = differs(&admission, waiters.digest) {
                 admission.reply_to.refuse(error);
             } else if is_send && waiters.acceptance == Acceptance::Stands {
                 admission.reply_to.accepted();
@@ -241,11 +244,8 @@ impl Owner {
             // Who asks by the id alone asks for a message to that agent.
             Ok(Some(reply)) if digest.is_none() && reply.slot != slot => Some(admission),
             Ok(Some(reply)) => {
-                match differs(reply.digest) {
-                    Some(digest) => {
-                        let error = id_reused(&admission, reply.digest, digest);
-                        admission.reply_to.refuse(error);
-                    }
+                match differs(&admission, reply.digest) {
+                    Some(error) => admission.reply_to.refuse(error),
                     None => {
                         self.keep_id(id, &reply);
                         // A client hears that its message has failed for good; an agent's outbox only has to

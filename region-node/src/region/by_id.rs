@@ -8,7 +8,7 @@ use super::{
 };
 use afdg_proto::pb::internal::Outcome;
 use afdg_region_machine::table::replies;
-use afdg_types::{MessageId, Slot};
+use afdg_types::{GridError, MessageId, Reason, Slot};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
@@ -21,6 +21,20 @@ pub struct Known {
     /// Of the agent that it is for.
     pub slot: Slot,
     pub digest: u128,
+}
+
+/// A method is named by a client; an error holds no more of it than this.
+const METHOD_CHARS_SHOWN_MAX: usize = 80;
+
+/// What to tell who takes the message for one of another method than it is, and so would read its response as what it
+/// is not. No method is none that is wrong.
+pub fn of_other_method(id: MessageId, digest: u128, method: &str) -> Option<GridError> {
+    if method.is_empty() || replies::is_of_method(digest, method) {
+        return None;
+    }
+    let shown: String = method.chars().take(METHOD_CHARS_SHOWN_MAX).collect();
+    let text = format!("the message {id} was for another method than '{}'", shown.escape_debug());
+    Some(GridError::new(Reason::RequestMalformed, text).with("field", "method"))
 }
 
 impl RegionHandle {

@@ -51,5 +51,6 @@ mod sends;
 mod steps;
 
 pub use admission::{Admission, Outgoing, ReplyTo};
+pub use by_id::of_other_method;
 pub use measures::Measures;
 pub use owner::{RecordTurn, RegionHandle, Surroundings, start};

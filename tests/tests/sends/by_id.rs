@@ -62,7 +62,12 @@ async fn what_is_wrong_with_a_request_to_attach_is_said() -> Result<()> {
         (&agent("b"), None, "REQUEST_MALFORMED", "missing"),
         (&agent("b"), Some(Message::IdempotencyKey(String::new())), "REQUEST_MALFORMED", "key"),
     ] {
-        let request = AttachRequest { agent: to.to_owned(), message: message.clone(), timeout_ms: 5_000 };
+        let request = AttachRequest {
+            agent: to.to_owned(),
+            message: message.clone(),
+            timeout_ms: 5_000,
+            method: String::new(),
+        };
         let refused: Status = mail.service().attach(request).await.unwrap_err();
         let shown: String = to.chars().take(40).collect();
         assert_eq!(reason(&refused), wanted, "{shown} {message:?}: {refused:?}");

@@ -102,7 +102,7 @@ impl Mail {
         timeout_ms: u64,
     ) -> Result<A, Status> {
         let message = Some(attach_request::Message::MessageId(id.to_owned()));
-        let request = AttachRequest { agent: agent.to_owned(), message, timeout_ms };
+        let request = AttachRequest { agent: agent.to_owned(), message, timeout_ms, method: String::new() };
         let response = self.service().attach(request).await?.into_inner().response;
         A::decode(response).map_err(|error| Status::internal(error.to_string()))
     }

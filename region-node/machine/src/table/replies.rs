@@ -74,6 +74,12 @@ pub fn is_for(digest: u128, agent: &AgentRef) -> bool {
     digest >> 96 == self::digest(agent, "", b"") >> 96
 }
 
+/// Whether a request of that digest was for the method, as far as the digest tells.
+pub fn is_of_method(digest: u128, method: &str) -> bool {
+    let top = u128::from(xxh3_64(method.as_bytes()) >> 32);
+    digest >> 64 & 0xffff_ffff == top
+}
+
 fn key(id: MessageId) -> [u8; 17] {
     let mut key = [0; 17];
     key[0] = match id.kind() {
