@@ -1,10 +1,10 @@
 //! `afdg attach`: the result of a message that was sent before.
 
-use super::{ANSWER_GRACE_MS, check_idempotency_key, look_up, transcode::Method};
+use super::{ANSWER_GRACE_MS, check_idempotency_key, letter, look_up, transcode::Method};
 use crate::{
     arguments::{EndpointArgs, OutputArgs, duration},
     client::{CallFailure, Client},
-    failure::{Usage, tell_error},
+    failure::Usage,
     output::Output,
 };
 use afdg_proto::pb::v1::{AttachRequest, attach_request::Message};
@@ -15,14 +15,17 @@ use std::time::Duration;
 use tonic::Request;
 
 #[derive(Args, Debug)]
-#[command(after_help = "Waits until the message has had its turn and prints its response, or how it failed.
+#[command(
+    after_help = "Waits until the message has had its turn and prints its response, or how it failed; of one that
+was given up, the dead letter that it is.
 
 The id alone is enough; then all regions are asked for it, and the response is read as the method that --as names.
 
 Examples:
   afdg attach bank.v1.Account/alice Deposit 01980a0e-6c1c-7b60-8b1e-0f4d7c1f2a33
   afdg attach bank.v1.Account/alice Deposit --idempotency-key order-17
-  afdg attach 01980a0e-6c1c-7b60-8b1e-0f4d7c1f2a33 --as bank.v1.Account/Deposit")]
+  afdg attach 01980a0e-6c1c-7b60-8b1e-0f4d7c1f2a33 --as bank.v1.Account/Deposit"
+)]
 #[command(group(ArgGroup::new("which").args(["message_id", "idempotency_key"])))]
 pub struct AttachArgs {
     /// The agent's type and key, such as bank.v1.Account/alice; or the message's id alone
@@ -95,6 +98,11 @@ async fn attach(
     output: &mut Output,
 ) -> anyhow::Result<u8> {
     let timeout_ms = args.timeout.as_millis() as u64;
+    let of = agent.clone();
+    let id = match (&message, agent.parse()) {
+        (Message::IdempotencyKey(key), Ok(agent)) => MessageId::from_idempotency_key(&agent, key).to_string(),
+        (Message::MessageId(id) | Message::IdempotencyKey(id), _) => id.clone(),
+    };
     // Read as another method's, a response would be taken for what it is not.
     let method_name = method.as_ref().map_or("", Method::name).to_owned();
     let mut attach =
@@ -112,8 +120,9 @@ async fn attach(
             Ok(process::EXIT_OK)
         }
         Err(status) => {
-            tell_error(&CallFailure::of_read(&status).into(), args.output.output);
-            Ok(process::EXIT_FAILED)
+            let mut failure = CallFailure::of_read(&status);
+            letter::look_for(client, &of, &id, &mut failure).await;
+            Err(failure.into())
         }
     }
 }

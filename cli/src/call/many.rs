@@ -6,7 +6,7 @@ use crate::{
     admin::grouped,
     arguments::{EndpointArgs, Format},
     client::{CallFailure, Client, status_of},
-    failure::{Usage, tell, tell_error, usage},
+    failure::{Usage, tell, usage},
     output::{Output, plain},
 };
 use afdg_proto::pb::v1::{ScatterRequest, ScatterResult, scatter_result};
@@ -106,8 +106,7 @@ pub async fn run(
     if let Err(status) = ended {
         let mut failure = CallFailure::of_status(&status);
         failure.repeat_with = (!key.is_empty()).then(|| format!("--idempotency-key {key}"));
-        tell_error(&failure.into(), format);
-        return Ok(process::EXIT_FAILED);
+        return Err(failure.into());
     }
     Ok(if report.failed == 0 { process::EXIT_OK } else { process::EXIT_FAILED })
 }

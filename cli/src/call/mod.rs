@@ -2,6 +2,7 @@
 
 pub mod attach;
 mod input;
+mod letter;
 mod many;
 pub mod send;
 mod transcode;
@@ -11,7 +12,7 @@ pub use transcode::{Types, methods_shown, reentrancy};
 use crate::{
     arguments::{EndpointArgs, OutputArgs, duration},
     client::{CallFailure, Client},
-    failure::{tell_error, usage},
+    failure::usage,
     output::Output,
 };
 use afdg_proto::pb::{admin::ListTypesRequest, v1::CallRequest};
@@ -134,8 +135,7 @@ pub async fn run(args: CallArgs, output: &mut Output) -> anyhow::Result<u8> {
         Err(status) => {
             let mut failure = CallFailure::of_status(&status);
             failure.repeat_with = (!key.is_empty()).then(|| format!("--idempotency-key {key}"));
-            tell_error(&failure.into(), args.output.output);
-            Ok(process::EXIT_FAILED)
+            Err(failure.into())
         }
     }
 }

@@ -1,17 +1,18 @@
 //! `afdg send`: one message that nobody waits for.
 
 use super::{
-    ANSWER_GRACE_MS, ManyArgs, check_idempotency_key, input, look_up,
+    ANSWER_GRACE_MS, ManyArgs, check_idempotency_key, input, letter, look_up,
     many::{self, Message, Recipient},
 };
 use crate::{
     arguments::{EndpointArgs, Format, OutputArgs, duration},
     client::{CallFailure, Client},
-    failure::{tell_error, usage},
+    failure::usage,
     output::Output,
 };
 use afdg_proto::pb::v1::SendRequest;
 use afdg_runtime::{Entropy, SystemEntropy, process};
+use afdg_types::MessageId;
 use clap::Args;
 use serde_json::json;
 use std::time::Duration;
@@ -20,7 +21,8 @@ use tonic::Request;
 #[derive(Args, Debug)]
 #[command(
     after_help = "Prints the message's id once the grid has accepted the message: it takes effect exactly
-once, and is tried again if its handler fails. 'afdg attach' waits for its result.
+once, and is tried again if its handler fails. 'afdg attach' waits for its result. One that was given
+up is a dead letter, of which 'afdg attach' and the same 'afdg send' tell.
 
 Examples:
   afdg send bank.v1.Account/alice Deposit '{\"cents\":500}'
@@ -102,8 +104,10 @@ pub async fn run(args: SendArgs, output: &mut Output) -> anyhow::Result<u8> {
         Err(status) => {
             let mut failure = CallFailure::of_status(&status);
             failure.repeat_with = Some(format!("--idempotency-key {key}"));
-            tell_error(&failure.into(), args.output.output);
-            Ok(process::EXIT_FAILED)
+            // Of a message that was accepted before.
+            let id = MessageId::from_idempotency_key(&agent, &key).to_string();
+            letter::look_for(&client, agent.as_str(), &id, &mut failure).await;
+            Err(failure.into())
         }
     }
 }

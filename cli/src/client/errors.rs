@@ -1,7 +1,7 @@
 //! A failed call, told to people and to programs.
 
 use afdg_proto::status::to_call_error;
-use afdg_types::{CallError, Retry};
+use afdg_types::{CallError, Reason, Retry};
 use prost::Message;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, error::Error, fmt};
@@ -22,6 +22,38 @@ pub struct CallFailure {
     pub asks_only: bool,
     /// The command to repeat the call safely with, where one is known.
     pub repeat_with: Option<String>,
+    /// Whether its message was given up, where that was asked.
+    pub letter: Option<LetterKnown>,
+}
+
+/// What is known of a message that has failed for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LetterKnown {
+    /// It is the dead letter of that name.
+    Is(String),
+    /// It is none: it was dropped, or it was a call.
+    IsNot,
+    /// Not all regions have told their dead letters in time.
+    NotAsked,
+}
+
+impl LetterKnown {
+    fn name(&self) -> Option<&str> {
+        match self {
+            Self::Is(name) => Some(name),
+            Self::IsNot | Self::NotAsked => None,
+        }
+    }
+}
+
+impl fmt::Display for LetterKnown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Is(name) => write!(f, "it was given up: see 'afdg dead-letter show {name}'"),
+            Self::IsNot => write!(f, "no: it was a call, or it was dropped, which 'afdg audit list' shows"),
+            Self::NotAsked => write!(f, "not known: a region has not told its dead letters in time"),
+        }
+    }
 }
 
 impl CallFailure {
@@ -60,6 +92,7 @@ impl CallFailure {
                 retry_after_ms: None,
                 asks_only: false,
                 repeat_with: None,
+                letter: None,
             },
             CallError::Grid(error) => Self {
                 code: error.reason.code().to_string(),
@@ -71,12 +104,27 @@ impl CallFailure {
                 retry_after_ms: error.retry_after_ms,
                 asks_only: false,
                 repeat_with: None,
+                letter: None,
             },
         }
     }
 
+    /// The request is wrong in itself, so the grid has done nothing.
+    pub fn is_malformed(&self) -> bool {
+        let malformed =
+            [Reason::RequestMalformed, Reason::InvalidRequest, Reason::KeyMalformed, Reason::KeyMissing];
+        !self.by_agent && malformed.iter().any(|reason| reason.as_str() == self.reason)
+    }
+
+    fn letter_name(&self) -> Option<&str> {
+        self.letter.as_ref().and_then(LetterKnown::name)
+    }
+
     /// What the caller should do now.
     pub fn advice(&self) -> String {
+        if let Some(name) = self.letter_name() {
+            return format!("by 'afdg dead-letter retry {name} --because TEXT', once its cause is mended");
+        }
         let after = self.retry_after_ms.map_or(String::new(), |ms| format!(" after {ms} ms"));
         match (self.retry, &self.repeat_with) {
             (Retry::Same | Retry::Elsewhere | Retry::Unknown, _) if self.asks_only => {
@@ -111,6 +159,7 @@ impl CallFailure {
             "by": if self.by_agent { "agent" } else { "grid" },
             "message": self.message,
             "metadata": self.metadata,
+            "dead_letter": self.letter_name(),
             "retry": retry,
             "retry_after_ms": self.retry_after_ms,
             "advice": self.advice(),
@@ -127,8 +176,17 @@ impl fmt::Display for CallFailure {
         for (key, value) in &self.metadata {
             facts.fact("  metadata", format!("{key} = {value}"));
         }
+        if let Some(letter) = &self.letter {
+            facts.fact("  dead letter", letter);
+        }
         facts.fact("  retry", self.advice());
-        let by = if self.by_agent { "the agent refused the call" } else { "the grid could not do it" };
+        let by = match self.by_agent {
+            _ if self.letter_name().is_some() => {
+                "the message is a dead letter, and this is how it failed last"
+            }
+            true => "the agent refused the call",
+            false => "the grid could not do it",
+        };
         write!(f, "{by}\n{}", facts.to_string().trim_end())
     }
 }
@@ -145,7 +203,7 @@ pub fn status_of(error: &tonic_types::pb::Status) -> Status {
 mod tests {
     use super::*;
     use afdg_proto::status::of_grid_error;
-    use afdg_types::{GridError, Reason};
+    use afdg_types::{AgentError, GridError, Reason};
 
     #[test]
     fn a_status_in_a_result_says_as_much_as_one_by_itself() {
@@ -165,6 +223,26 @@ mod tests {
         let mut failure = CallFailure::of_call_error(error.into());
         failure.repeat_with = Some("--idempotency-key k1".to_owned());
         assert!(failure.to_string().contains("with --idempotency-key k1"), "{failure}");
+    }
+
+    #[test]
+    fn a_dead_letter_is_told_with_what_can_be_done_about_it() {
+        let mut failure = CallFailure::of_call_error(AgentError::refused("SHORT", "too little").into());
+        assert!(failure.advice().starts_with("no: "));
+        assert_eq!(failure.to_json()["dead_letter"], Value::Null);
+        failure.letter = Some(LetterKnown::IsNot);
+        let told = failure.to_string();
+        assert!(
+            told.starts_with("the agent refused the call\n") && told.contains("it was dropped"),
+            "{told}"
+        );
+        failure.letter = Some(LetterKnown::Is("17@a.B/c".to_owned()));
+        let told = failure.to_string();
+        for part in ["is a dead letter", "afdg dead-letter show 17@a.B/c", "afdg dead-letter retry 17@a.B/c"]
+        {
+            assert!(told.contains(part), "{told}");
+        }
+        assert_eq!(failure.to_json()["dead_letter"], "17@a.B/c");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 mod errors;
 mod pipe;
 
-pub use errors::{CallFailure, status_of};
+pub use errors::{CallFailure, LetterKnown, status_of};
 pub use pipe::{Pipe, outcome_of};
 
 use crate::{arguments::EndpointArgs, failure::usage};
