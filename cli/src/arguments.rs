@@ -27,7 +27,7 @@ pub struct ActorArgs {
     /// Why, for the audit log
     #[arg(long)]
     reason: String,
-    /// Who, for the audit log [default: the user's name]
+    /// Who, for the audit log [default: the user's name, or uid-N]
     #[arg(long, env = environment::ACTOR)]
     actor: Option<String>,
 }
@@ -38,16 +38,15 @@ impl ActorArgs {
         if self.reason.trim().is_empty() {
             return usage("--reason is empty; say in a few words why, for the audit log");
         }
-        Ok((actor(self.actor)?, self.reason))
+        Ok((actor(self.actor), self.reason))
     }
 }
 
-/// Who acts, for the audit log.
-pub fn actor(given: Option<String>) -> anyhow::Result<String> {
-    match given.or_else(|| std::env::var(environment::USER).ok()) {
-        Some(actor) => Ok(actor),
-        None => usage(format!("who acts? Give --actor or set {}, for the audit log", environment::ACTOR)),
-    }
+/// Who acts, for the audit log: who is given, or the user's name as the system tells it, or the user's number.
+pub fn actor(given: Option<String>) -> String {
+    let names = [environment::USER, environment::LOGNAME].map(|name| std::env::var(name).ok());
+    let named = std::iter::once(given).chain(names).flatten().find(|name| !name.trim().is_empty());
+    named.unwrap_or_else(|| format!("uid-{}", rustix::process::getuid()))
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]

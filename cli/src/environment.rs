@@ -9,3 +9,5 @@ pub const ENDPOINT: &str = "AFDG_ENDPOINT";
 pub const ACTOR: &str = "AFDG_ACTOR";
 /// Set by the system: who acts where [`ACTOR`] is not set.
 pub const USER: &str = "USER";
+/// The same where [`USER`] is not set, as in some containers and cron jobs.
+pub const LOGNAME: &str = "LOGNAME";

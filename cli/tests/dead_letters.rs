@@ -17,7 +17,10 @@ impl Afdg {
     /// Its exit code, and all that it says.
     async fn run(&self, arguments: &[&str]) -> Result<(i32, String)> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_afdg"));
-        command.args(arguments).args(["--endpoint", &self.endpoint]).env("AFDG_ACTOR", "a test");
+        command.args(arguments).args(["--endpoint", &self.endpoint]);
+        for name in ["AFDG_ACTOR", "USER", "LOGNAME"] {
+            command.env_remove(name);
+        }
         let output = tokio::task::spawn_blocking(move || command.output()).await??;
         let text = String::from_utf8(output.stdout)? + &String::from_utf8(output.stderr)?;
         Ok((output.status.code().unwrap_or(-1), text))
@@ -58,8 +61,12 @@ async fn who_asks_for_a_message_that_was_given_up_is_told_so() -> Result<()> {
     let (code, shown) = afdg.run(&["dead-letter", "show", &name]).await?;
     ensure!(code == 0 && shown.contains(id), "{shown}");
 
+    // A shell that does not know its user is no hindrance.
+    let uid = format!("uid-{}", rustix::process::getuid());
     let (code, dropped) = afdg.run(&["dead-letter", "drop", &name, "--because", "a test"]).await?;
     ensure!(code == 0, "{dropped}");
+    let (_, audit) = afdg.run(&["audit", "list"]).await?;
+    ensure!(audit.contains(&format!("  {uid}  ")), "{audit}");
     afdg.fails_with(&by_key, 1, &["NOT_NOW", "it was a call, or it was dropped"]).await?;
     afdg.fails_with(&send, 1, &["NOT_NOW", "it was a call, or it was dropped"]).await?;
     grid.stop().await;

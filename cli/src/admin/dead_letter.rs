@@ -119,7 +119,7 @@ struct SettleArgs {
     /// Why, for the audit log; needed unless it is a dry run
     #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
     because: Option<String>,
-    /// Who, for the audit log [default: the user's name]
+    /// Who, for the audit log [default: the user's name, or uid-N]
     #[arg(long, env = environment::ACTOR)]
     actor: Option<String>,
     #[command(flatten)]
@@ -307,7 +307,7 @@ async fn settle(args: SettleArgs, action: Action, output: &mut Output) -> anyhow
         return Ok(process::EXIT_OK);
     }
     let (mut settled, because) = (0, args.because.clone().unwrap_or_default());
-    let actor = crate::arguments::actor(args.actor.clone())?;
+    let actor = crate::arguments::actor(args.actor.clone());
     for part in letters.chunks(SETTLED_AT_ONCE) {
         let names = part.iter().map(|letter| letter.name.clone()).collect();
         let request = SettleDeadLettersRequest {

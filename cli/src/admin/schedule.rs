@@ -101,7 +101,7 @@ struct CancelArgs {
     /// Why, for the audit log; needed unless it is a dry run
     #[arg(long, required_unless_present = "dry_run", default_value = "", hide_default_value = true)]
     reason: String,
-    /// Who, for the audit log [default: the user's name]
+    /// Who, for the audit log [default: the user's name, or uid-N]
     #[arg(long, env = environment::ACTOR)]
     actor: Option<String>,
     #[command(flatten)]
@@ -247,7 +247,7 @@ async fn cancel(args: CancelArgs, output: &mut Output) -> anyhow::Result<u8> {
         tell(format_args!("{} would be cancelled", grouped(found.len() as u64)));
         return Ok(process::EXIT_OK);
     }
-    let actor = crate::arguments::actor(args.actor)?;
+    let actor = crate::arguments::actor(args.actor);
     let mut cancelled = 0;
     for part in found.chunks(CANCELLED_AT_ONCE) {
         let name =
