@@ -73,10 +73,17 @@ fn setting(text: &str) -> Result<(String, Option<u64>), String> {
     if value == "default" {
         return Ok((name.to_owned(), None));
     }
-    let number = value.replace(',', "").parse::<u64>();
-    let number = number.map_err(|_| format!("'{value}' is no whole number, nor 'default'"))?;
+    let number = whole_number(value)
+        .ok_or_else(|| format!("'{value}' is no whole number such as 1000 or 1,000, nor 'default'"))?;
     limit.check(number).map_err(|error| error.to_string())?;
     Ok((name.to_owned(), Some(number)))
+}
+
+/// Digits, or groups of three with commas between them as they are printed: `1,5` is not 15.
+fn whole_number(text: &str) -> Option<u64> {
+    let digits = text.replace(',', "");
+    let number = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())??;
+    (text == digits || text == grouped(number)).then_some(number)
 }
 
 pub async fn run(args: TypeArgs, output: &mut Output) -> anyhow::Result<u8> {
@@ -115,15 +122,23 @@ async fn limit(args: LimitArgs, output: &mut Output) -> anyhow::Result<()> {
         }
     }
     let client = Client::connect(&args.endpoint).await?;
+    fetch_types(&client).await?.named(&args.name)?;
     let done = client.cluster().set_type_limits(request).await;
     let done = done.map_err(|status| CallFailure::of_status(&status));
     let limits = outcome(done, &client, format_args!("limits of {}", args.name))?.limits;
     match args.output.output {
         Format::Json => output.json(&limits.iter().map(limit_json).collect::<Vec<_>>())?,
-        Format::Table => output.table(&limits_table(&limits))?,
+        Format::Table => {
+            output.table(&limits_table(&limits))?;
+            output.line(MARK_MEANING)?;
+        }
     }
     Ok(())
 }
+
+/// A limit that is set stays as it is when the default changes with the program, even where both are the same now.
+const MARK_MEANING: &str =
+    "* set with 'afdg type limit', be it to the default's value; LIMIT=default undoes it";
 
 /// Those that were set are marked.
 fn limits_table(limits: &[TypeLimit]) -> Table {
@@ -158,7 +173,7 @@ fn describe(agent_type: &AgentType, output: &mut Output) -> anyhow::Result<()> {
         facts.fact("reentrant", reentrancy);
     }
     output.table(&facts)?;
-    output.line(format_args!("\nlimits (* set with 'afdg type limit')"))?;
+    output.line(format_args!("\nlimits ({MARK_MEANING})"))?;
     output.table(&limits_table(&agent_type.limits))?;
     for method in methods_shown(agent_type)? {
         let read_only = if method.read_only { "   read-only" } else { "" };
@@ -188,4 +203,23 @@ fn as_json(agent_type: &AgentType) -> serde_json::Value {
     let reentrant = reentrancy(agent_type).ok().flatten();
     json!({"name": agent_type.name, "version": agent_type.version, "reentrant": reentrant, "methods": methods,
            "limits": limits})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limits_value_is_a_whole_number_as_it_is_printed() {
+        for (text, number) in [("0", 0), ("1024", 1_024), ("1,024", 1_024), ("10,000,000", 10_000_000)] {
+            assert_eq!(whole_number(text), Some(number), "{text}");
+        }
+        for wrong in
+            ["", ",", "1,5", "1,0000", ",100", "1e3", "+1", "-1", "1.0", "1_000", "99999999999999999999"]
+        {
+            assert_eq!(whole_number(wrong), None, "{wrong}");
+        }
+        let told = setting("turn_ms_max=1e3").unwrap_err();
+        assert_eq!(told, "'1e3' is no whole number such as 1000 or 1,000, nor 'default'");
+    }
 }
