@@ -15,7 +15,7 @@ use afdg_proto::pb::admin::{
 };
 use afdg_runtime::process;
 use afdg_types::{AgentRef, limits::LIST_DEAD_LETTERS_MAX};
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Value, json};
 
 #[derive(Args, Debug)]
@@ -105,6 +105,9 @@ impl FilterArgs {
 }
 
 #[derive(Args, Debug)]
+#[command(group(
+    ArgGroup::new("which").args(["names", "agent", "agent_type", "method", "reason", "all"]).required(true).multiple(true)
+))]
 struct SettleArgs {
     /// Their names, as 'list' prints them
     names: Vec<String>,
@@ -240,6 +243,7 @@ async fn show(client: &Client, name: &str, format: Format, output: &mut Output) 
     let request = ListDeadLettersRequest { name: name.to_owned(), ..ListDeadLettersRequest::default() };
     let found = client.dead_letters().list_dead_letters(request).await;
     let Some(letter) = answer(found, client, "the dead letter")?.letters.pop() else {
+        check_names(client, name.split_once('@').map_or("", |(_, agent)| agent), "", "").await?;
         return usage(format!(
             "there is no dead letter '{}'; see 'afdg dead-letter list'",
             name.escape_debug()
@@ -277,10 +281,14 @@ fn request_shown(types: &Types, letter: &DeadLetter) -> Option<String> {
 
 async fn settle(args: SettleArgs, action: Action, output: &mut Output) -> anyhow::Result<u8> {
     if args.names.is_empty() && args.filter.is_empty() && !args.all {
-        return usage("say which: by name, by --agent, --type, --method or --reason, or --all".to_owned());
+        return usage("say which: by name, by --agent, --type, --method or --reason, or --all");
     }
     if !args.names.is_empty() && !args.filter.is_empty() {
-        return usage("say which by name or by a filter, not by both".to_owned());
+        return usage("say which by name or by a filter, not by both");
+    }
+    let because = args.because.unwrap_or_default();
+    if !args.dry_run && because.trim().is_empty() {
+        return usage("--because is empty; say in a few words why, for the audit log");
     }
     let filter = args.filter.filter()?;
     let client = Client::connect(&args.endpoint).await?;
@@ -306,8 +314,8 @@ async fn settle(args: SettleArgs, action: Action, output: &mut Output) -> anyhow
         tell(format_args!("{} would be {verb}", grouped(letters.len() as u64)));
         return Ok(process::EXIT_OK);
     }
-    let (mut settled, because) = (0, args.because.clone().unwrap_or_default());
-    let actor = crate::arguments::actor(args.actor.clone());
+    let mut settled = 0;
+    let actor = crate::arguments::actor(args.actor);
     for part in letters.chunks(SETTLED_AT_ONCE) {
         let names = part.iter().map(|letter| letter.name.clone()).collect();
         let request = SettleDeadLettersRequest {

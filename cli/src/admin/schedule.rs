@@ -14,7 +14,7 @@ use afdg_proto::pb::admin::{
 };
 use afdg_runtime::process;
 use afdg_types::{AgentRef, limits::LIST_SCHEDULES_MAX};
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Value, json};
 
 #[derive(Args, Debug)]
@@ -84,6 +84,9 @@ impl FilterArgs {
 }
 
 #[derive(Args, Debug)]
+#[command(group(
+    ArgGroup::new("which").args(["of", "agent", "agent_type", "name_prefix", "all"]).required(true).multiple(true)
+))]
 struct CancelArgs {
     /// The agent that has set it, TYPE/KEY
     #[arg(requires = "name", conflicts_with_all = ["agent", "agent_type", "name_prefix", "all"])]
@@ -223,7 +226,7 @@ const CANCELLED_AT_ONCE: usize = 100;
 
 async fn cancel(args: CancelArgs, output: &mut Output) -> anyhow::Result<u8> {
     if args.of.is_none() && args.filter.is_empty() && !args.all {
-        return usage("say which: AGENT and NAME, or --agent, --type or --name-prefix, or --all".to_owned());
+        return usage("say which: OF and NAME, or --agent, --type or --name-prefix, or --all");
     }
     let mut filter = args.filter.filter()?;
     if let (Some(agent), Some(name)) = (&args.of, &args.name) {
@@ -231,7 +234,7 @@ async fn cancel(args: CancelArgs, output: &mut Output) -> anyhow::Result<u8> {
         (filter.agent, filter.name_prefix) = (agent.clone(), name.clone());
     }
     if !args.dry_run && args.reason.trim().is_empty() {
-        return usage("--reason is empty; say in a few words why, for the audit log".to_owned());
+        return usage("--reason is empty; say in a few words why, for the audit log");
     }
     let client = Client::connect(&args.endpoint).await?;
     let mut found = fetch(&client, filter.clone(), usize::MAX).await?;
