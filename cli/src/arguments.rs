@@ -1,6 +1,7 @@
 //! Arguments that several commands share.
 
 use crate::{environment, failure::usage};
+use afdg_types::limits;
 use clap::{Args, ValueEnum};
 use std::time::Duration;
 
@@ -77,6 +78,16 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// For how long a message is held back.
+pub fn delay(text: &str) -> Result<Duration, String> {
+    let delay = duration(text)?;
+    let most = Duration::from_millis(limits::SEND_DELAY_MS_MAX);
+    if delay > most {
+        return Err(format!("a message is held back for {} days at most", most.as_secs() / 86_400));
+    }
+    Ok(delay)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,5 +103,7 @@ mod tests {
         {
             assert!(duration(wrong).is_err(), "{wrong} was taken");
         }
+        assert_eq!(delay("366d"), Ok(Duration::from_secs(366 * 86_400)));
+        assert_eq!(delay("367d").unwrap_err(), "a message is held back for 366 days at most");
     }
 }

@@ -16,7 +16,8 @@ use std::process::ExitCode;
   afdg demo                                                 thousands of agents, checked
 
 Exit status: 0 all went as asked; 1 the work was done and its result is a failure;
-2 the command line, a file or a config value is wrong and nothing was done;
+2 the command line, a file or a config value is wrong and nothing was done: a malformed argument,
+a type, method, node, region, dead letter or schedule that the grid does not have;
 3 a server could not go on; 4 a second signal ended a server before it was done.
 With -o json errors are JSON as well, on standard error."
 )]

@@ -28,6 +28,9 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     if error.chain().any(|cause| cause.is::<Usage>() || cause.is::<SettingsError>()) {
         return process::EXIT_USAGE;
     }
+    if error.chain().any(|cause| cause.downcast_ref().is_some_and(CallFailure::is_malformed)) {
+        return process::EXIT_USAGE;
+    }
     let mut of_processes = error.chain().filter_map(|cause| cause.downcast_ref::<ProcessError>());
     of_processes.next().map_or(process::EXIT_FAILED, ProcessError::exit_code)
 }
@@ -51,6 +54,7 @@ pub fn tell(text: impl fmt::Display) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use afdg_types::{AgentError, GridError, Reason};
     use anyhow::Context;
 
     #[test]
@@ -64,5 +68,12 @@ mod tests {
         let server: anyhow::Error = ProcessError::server("no disk").into();
         assert_eq!(exit_code(&server), process::EXIT_SERVER_FAILED);
         assert_eq!(exit_code(&anyhow::anyhow!("refused")), process::EXIT_FAILED);
+        let by_grid = |reason| CallFailure::of_call_error(GridError::new(reason, "no").into());
+        let wrong = anyhow::Error::from(by_grid(Reason::InvalidRequest)).context("the dead letter");
+        assert_eq!(exit_code(&wrong), process::EXIT_USAGE);
+        assert_eq!(exit_code(&by_grid(Reason::Overloaded).into()), process::EXIT_FAILED);
+        let by_agent = AgentError::invalid("REQUEST_MALFORMED", "the agent's own word");
+        let refused = CallFailure::of_call_error(by_agent.into());
+        assert_eq!(exit_code(&refused.into()), process::EXIT_FAILED);
     }
 }

@@ -103,6 +103,43 @@ fn a_wrong_command_line_or_file_is_told_and_nothing_is_done() {
 }
 
 #[test]
+fn an_argument_that_cannot_be_is_told_with_what_can() {
+    let deposit = ["bank.v1.Account/a", "Deposit", "{}"];
+    let cases: &[(&[&str], &[&str], &str)] = &[
+        (&["send"], &["--delay", "367d"], "held back for 366 days at most"),
+        (&["send"], &["--delay", "-5s"], "'-5s' is no length of time; write 500ms, 5s"),
+        (&["send"], &["--timeout=-5s"], "'-5s' is no length of time; write 500ms, 5s"),
+        (&["call"], &["--parallel", "0"], "a whole number from 1 to 4096 is wanted"),
+        (&["call"], &["--parallel", "-1"], "a whole number from 1 to 4096 is wanted"),
+        (&["send"], &["--parallel", "4097"], "a whole number from 1 to 4096 is wanted"),
+    ];
+    for (command, arguments, told) in cases {
+        let output = run(&[command, &deposit[..], arguments].concat());
+        assert!(stderr(&output).contains(told), "{command:?} {arguments:?}: {}", stderr(&output));
+        assert_eq!(output.status.code(), Some(USAGE), "{command:?} {arguments:?}");
+    }
+    let cases: &[(&[&str], &[&str])] = &[
+        (&["dead-letter", "retry"], &["--because <TEXT>", "<NAMES|--agent <AGENT>|--type <TYPE>|", "--all>"]),
+        (&["dead-letter", "drop", "--dry-run"], &["<NAMES|--agent <AGENT>|--type <TYPE>|"]),
+        (&["dead-letter", "drop", "--all", "--because", " "], &["--because is empty"]),
+        (&["schedule", "cancel"], &["--reason <REASON>", "<OF|--agent <AGENT>|--type <TYPE>|", "--all>"]),
+        (
+            &["type", "limit", "T", "turn_ms_max=1e3", "--reason", "x"],
+            &["'1e3' is no whole number such as 1000"],
+        ),
+        (
+            &["type", "limit", "T", "turn_ms_max=1,5", "--reason", "x"],
+            &["'1,5' is no whole number such as 1000"],
+        ),
+    ];
+    for (arguments, told) in cases {
+        let output = run(arguments);
+        assert!(told.iter().all(|part| stderr(&output).contains(part)), "{arguments:?}: {}", stderr(&output));
+        assert_eq!(output.status.code(), Some(USAGE), "{arguments:?}");
+    }
+}
+
+#[test]
 fn without_a_grid_a_command_says_how_to_get_one() {
     // A port that was free a moment ago, with nobody behind it.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

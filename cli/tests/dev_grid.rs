@@ -138,6 +138,12 @@ fn a_mistake_in_a_command_is_told_and_ends_it_with_status_2() {
         (&["schedule", "cancel", "--agent", "bank.v1.Acount/alice", "--dry-run"], misspelt),
         (&["agent", "list", "--type", "bank.v1.Acount"], misspelt),
         (&["agent", "blocked", "--type", "bank.v1.Acount"], misspelt),
+        (&["agent", "inspect", "bank.v1.Acount/alice"], misspelt),
+        (&["agent", "describe", "bank.v1.Acount/alice"], misspelt),
+        (&["type", "limit", "bank.v1.Acount", "turn_ms_max=5", "--reason", "x"], misspelt),
+        (&["dead-letter", "show", "17@bank.v1.Acount/alice"], misspelt),
+        (&["dead-letter", "show", "17@bank.v1.Account/alice"], "there is no dead letter '17@"),
+        (&["dead-letter", "show", "nonsense"], "'nonsense' names no dead letter"),
     ];
     for (arguments, told) in cases {
         let (code, stdout, stderr) = grid.run(arguments);

@@ -53,7 +53,7 @@ pub(crate) const SCATTERS_MAX: usize = 64;
 /// Agents that one scatter calls at the same time, if it does not say how many.
 pub(crate) const SCATTER_PARALLEL_DEFAULT: u32 = 256;
 /// Agents that one scatter calls at the same time, at most.
-pub(crate) const SCATTER_PARALLEL_MAX: u32 = 4_096;
+pub const SCATTER_PARALLEL_MAX: u32 = 4_096;
 /// Regions that one scatter asks at the same time.
 pub(crate) const SCATTER_REGIONS_MAX: usize = 16;
 /// Bytes of results that wait for the clients of scatters to read them, all together.

@@ -39,5 +39,5 @@ mod schedules_admin;
 mod server;
 mod wire;
 
-pub use config::ExtensionConfig;
+pub use config::{ExtensionConfig, SCATTER_PARALLEL_MAX};
 pub use server::{ExtensionServer, Running, StartError};

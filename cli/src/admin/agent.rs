@@ -3,7 +3,7 @@
 use super::{activity, answer, check_names, grouped, utc};
 use crate::{
     arguments::{EndpointArgs, Format, OutputArgs, duration},
-    client::Client,
+    client::{CallFailure, Client},
     failure::{Usage, tell},
     output::{Output, Table},
 };
@@ -12,7 +12,7 @@ use afdg_proto::pb::admin::{
 };
 use afdg_runtime::process;
 use afdg_types::{
-    AgentRef,
+    AgentRef, Reason,
     limits::{INSPECT_ITEMS_MAX, LIST_AGENTS_MAX, LIST_BLOCKED_AGENTS_MAX},
 };
 use anyhow::Context;
@@ -60,7 +60,7 @@ method makes are not shown.")]
         #[arg(long = "type", value_name = "TYPE", default_value = "")]
         agent_type: String,
         /// Only those that have waited for so long
-        #[arg(long, default_value = "1s", value_parser = duration)]
+        #[arg(long, default_value = "1s", value_parser = duration, allow_hyphen_values = true)]
         min: Duration,
         /// Show at most so many
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=i64::from(LIST_BLOCKED_AGENTS_MAX)))]
@@ -169,7 +169,12 @@ async fn fetch(one: &OneArgs, items_max: u32) -> anyhow::Result<InspectAgentResp
     let agent: AgentRef = one.agent.parse().map_err(|error| Usage(format!("{error}")))?;
     let client = Client::connect(&one.endpoint).await?;
     let request = InspectAgentRequest { agent: agent.to_string(), items_max };
-    answer(client.agents().inspect_agent(request).await, &client, format_args!("the agent {agent}"))
+    let found = client.agents().inspect_agent(request).await;
+    let is_unknown = |status| CallFailure::of_read(status).reason == Reason::UnknownType.as_str();
+    if found.as_ref().is_err_and(is_unknown) {
+        check_names(&client, agent.as_str(), "", "").await?;
+    }
+    answer(found, &client, format_args!("the agent {agent}"))
 }
 
 fn describe(found: &InspectAgentResponse, output: &mut Output) -> anyhow::Result<()> {

@@ -44,7 +44,7 @@ pub struct AttachArgs {
     #[arg(long = "as", value_name = "TYPE/METHOD", conflicts_with = "method")]
     read_as: Option<String>,
     /// How long to wait
-    #[arg(long, default_value = "30s", value_parser = duration)]
+    #[arg(long, default_value = "30s", value_parser = duration, allow_hyphen_values = true)]
     timeout: Duration,
     #[command(flatten)]
     endpoint: EndpointArgs,

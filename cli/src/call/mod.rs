@@ -15,6 +15,7 @@ use crate::{
     failure::usage,
     output::Output,
 };
+use afdg_extension::SCATTER_PARALLEL_MAX;
 use afdg_proto::pb::{admin::ListTypesRequest, v1::CallRequest};
 use afdg_runtime::{Entropy, SystemEntropy, process};
 use afdg_types::limits::IDEMPOTENCY_KEY_BYTES_MAX;
@@ -57,7 +58,7 @@ pub struct CallArgs {
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
     /// How long the call may take, or all of them
-    #[arg(long, default_value = "30s", value_parser = duration)]
+    #[arg(long, default_value = "30s", value_parser = duration, allow_hyphen_values = true)]
     timeout: Duration,
     #[command(flatten)]
     many: ManyArgs,
@@ -70,12 +71,22 @@ pub struct CallArgs {
 /// For commands that take a pattern in place of an agent's key.
 #[derive(Args, Debug)]
 struct ManyArgs {
-    /// How many agents are called at the same time, where there are many [default: 256]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        help = format!("How many agents are called at the same time, where there are many: 1 to {SCATTER_PARALLEL_MAX} [default: 256]"),
+        value_parser = parallel,
+        allow_hyphen_values = true,
+    )]
     parallel: Option<u32>,
     /// Takes the key as it stands, even with a '*' in it
     #[arg(long)]
     exact: bool,
+}
+
+fn parallel(text: &str) -> Result<u32, String> {
+    let within = text.parse().ok().filter(|number| (1..=SCATTER_PARALLEL_MAX).contains(number));
+    within.ok_or_else(|| format!("a whole number from 1 to {SCATTER_PARALLEL_MAX} is wanted"))
 }
 
 impl ManyArgs {

@@ -5,7 +5,7 @@ use super::{
     many::{self, Message, Recipient},
 };
 use crate::{
-    arguments::{EndpointArgs, Format, OutputArgs, duration},
+    arguments::{EndpointArgs, Format, OutputArgs, delay, duration},
     client::{CallFailure, Client},
     failure::usage,
     output::Output,
@@ -40,14 +40,14 @@ pub struct SendArgs {
     /// The request; '-' reads standard input, '@FILE' a file
     #[arg(default_value = "{}")]
     json: String,
-    /// How long the message is held back before it gets its turn
-    #[arg(long, value_parser = duration)]
+    /// How long the message is held back before it gets its turn, 366d at most
+    #[arg(long, value_parser = delay, allow_hyphen_values = true)]
     delay: Option<Duration>,
     /// Repeating a message with the same key and request has no second effect [default: a new one]
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
     /// How long its acceptance may take
-    #[arg(long, default_value = "30s", value_parser = duration)]
+    #[arg(long, default_value = "30s", value_parser = duration, allow_hyphen_values = true)]
     timeout: Duration,
     #[command(flatten)]
     many: ManyArgs,
