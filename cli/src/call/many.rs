@@ -11,7 +11,8 @@ use crate::{
 };
 use afdg_proto::pb::v1::{ScatterRequest, ScatterResult, scatter_result};
 use afdg_runtime::{Entropy, SystemEntropy, process};
-use afdg_types::AgentRef;
+use afdg_types::{AgentRef, MessageId};
+use anyhow::Context;
 use serde_json::json;
 use std::time::Duration;
 use tonic::Request;
@@ -93,7 +94,7 @@ pub async fn run(
         ..ScatterRequest::default()
     });
     request.set_timeout(message.timeout + Duration::from_millis(ANSWER_GRACE_MS));
-    let mut report = Report { method, send: message.send, format, ok: 0, failed: 0 };
+    let mut report = Report { method, sent_with: message.send.then_some(&*key), format, ok: 0, failed: 0 };
     let ended = match client.grid().scatter(request).await {
         Ok(pages) => report.print_all(pages.into_inner(), output).await?,
         Err(status) => Err(status),
@@ -111,15 +112,16 @@ pub async fn run(
     Ok(if report.failed == 0 { process::EXIT_OK } else { process::EXIT_FAILED })
 }
 
-struct Report {
+struct Report<'a> {
     method: Method,
-    send: bool,
+    /// The idempotency key of a message that nobody waits for.
+    sent_with: Option<&'a str>,
     format: Format,
     ok: u64,
     failed: u64,
 }
 
-impl Report {
+impl Report<'_> {
     /// Until the end of the stream, which is returned, or of whoever reads.
     async fn print_all(
         &mut self,
@@ -146,15 +148,14 @@ impl Report {
         match result.result {
             Some(scatter_result::Result::Response(response)) => {
                 self.ok += 1;
-                let response = if self.send { None } else { Some(self.method.decode_line(&response)?) };
-                match (self.format, response) {
-                    (Format::Table, response) => {
-                        output
-                            .line(format_args!("{agent}  {}", response.as_deref().unwrap_or("accepted")))?;
-                    }
-                    (Format::Json, None) => output.json_line(&json!({"agent": agent, "accepted": true}))?,
+                if let Some(key) = self.sent_with {
+                    return accepted(&agent, key, self.format, output);
+                }
+                let response = self.method.decode_line(&response)?;
+                match self.format {
+                    Format::Table => output.line(format_args!("{agent}  {response}"))?,
                     // The response is JSON already.
-                    (Format::Json, Some(response)) => {
+                    Format::Json => {
                         let agent = serde_json::to_string(&agent)?;
                         output.line(format_args!("{{\"agent\":{agent},\"response\":{response}}}"))?;
                     }
@@ -186,6 +187,17 @@ impl Report {
             all => tell(format_args!("{} agents: {ok} ok, {failed} failed", grouped(all))),
         }
     }
+}
+
+/// Each agent's message has an id of its own, which is made of the agent and the key.
+fn accepted(agent: &str, key: &str, format: Format, output: &mut Output) -> anyhow::Result<()> {
+    let to: AgentRef = agent.parse().with_context(|| format!("the grid sent to {agent}"))?;
+    let id = MessageId::from_idempotency_key(&to, key).to_string();
+    match format {
+        Format::Table => output.line(format_args!("{agent}  {id}"))?,
+        Format::Json => output.json_line(&json!({"agent": agent, "accepted": true, "message_id": id}))?,
+    }
+    Ok(())
 }
 
 #[cfg(test)]

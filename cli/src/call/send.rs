@@ -29,7 +29,9 @@ Examples:
   afdg send bank.v1.Account/alice Deposit '{\"cents\":500}' --delay 10m --idempotency-key order-17
   afdg send 'bank.v1.Account/*' Deposit '{\"cents\":5}'
 
-A '*' at the end of the key sends to every agent of the type that has data and whose key begins so."
+A '*' at the end of the key, in quotes, sends to every agent of the type that has data and whose key
+begins so: a line for each with its message's id (with -o json one JSON value each), a count on standard
+error, exit status 1 if any failed."
 )]
 pub struct SendArgs {
     /// The agent's type and key, such as bank.v1.Account/alice; 'TYPE/*' and 'TYPE/PREFIX*' stand for many
