@@ -71,10 +71,23 @@ impl Grid {
 
     fn stop(mut self) {
         drop(self.child.stdin.take());
+        self.ends("standard input was closed");
+    }
+
+    fn terminate(self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.ends("SIGTERM");
+    }
+
+    fn ends(mut self, why: &str) {
         let give_up = Instant::now() + STOP_LIMIT;
         while Instant::now() < give_up {
             if let Some(status) = self.child.try_wait().unwrap() {
-                assert_eq!(status.code(), Some(0));
+                let mut log = String::new();
+                self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+                assert_eq!(status.code(), Some(0), "{log}");
+                assert!(log.ends_with(&format!("stopped ({why})\n")), "{log}");
                 return;
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -157,7 +170,7 @@ fn a_mistake_in_a_command_is_told_and_ends_it_with_status_2() {
         let (code, stdout, _) = grid.run(&[command, "list", "--agent", "bank.v1.Account/alice"]);
         assert_eq!((code, stdout.as_str()), (Some(0), "there are none\n"));
     }
-    grid.stop();
+    grid.terminate();
 }
 
 #[test]
@@ -222,8 +235,13 @@ fn a_pattern_reaches_all_agents_and_tells_of_each() {
             (&"bank.v1.Account/de-2".into(), &"BALANCE_SHORT".into())
         );
     }
-    let (code, stdout, stderr) = grid.run(&["send", "bank.v1.Account/fr-*", "Deposit", r#"{"cents":1}"#]);
-    assert_eq!((code, stdout.as_str()), (Some(0), "bank.v1.Account/fr-1  accepted\n"), "{stderr}");
+    // Of each message that is sent the id is told, with which its result is there.
+    let send = ["send", "bank.v1.Account/fr-*", "Deposit", r#"{"cents":1}"#, "--idempotency-key", "s"];
+    let (code, stdout, stderr) = grid.run(&send);
+    let id = stdout.strip_prefix("bank.v1.Account/fr-1  ").unwrap_or_default().trim();
+    assert_eq!((code, stderr.as_str()), (Some(0), "1 agent: 1 ok, 0 failed\n"));
+    assert_eq!(grid.json(&["attach", "bank.v1.Account/fr-1", "Deposit", id])["cents"], "71", "{stdout}");
+    assert_eq!(grid.json(&[&send[..], &["-o", "json"]].concat())["message_id"], id);
     let (code, stdout, stderr) = grid.run(&["call", "bank.v1.Account/none*", "GetBalance"]);
     assert_eq!(
         (code, stdout.as_str(), stderr.as_str()),

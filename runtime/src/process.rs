@@ -42,15 +42,20 @@ pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 /// Resolves at the first SIGTERM, SIGINT or SIGHUP (its terminal is gone); from then on a second SIGTERM or
 /// SIGINT exits the process at once.
 pub async fn termination() -> std::io::Result<()> {
+    termination_by().await.map(drop)
+}
+
+/// The same, with the signal's name.
+pub async fn termination_by() -> std::io::Result<&'static str> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        _ = hangup.recv() => {}
-    }
+    let signal = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+        _ = hangup.recv() => "SIGHUP",
+    };
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -59,7 +64,7 @@ pub async fn termination() -> std::io::Result<()> {
         tracing::warn!("a second signal: stopping at once");
         std::process::exit(i32::from(EXIT_KILLED_IN_DRAIN));
     });
-    Ok(())
+    Ok(signal)
 }
 
 /// `ExitCode` of one of the constants above.

@@ -4,7 +4,7 @@ use super::{Ready, options, start};
 use crate::{
     arguments::ENDPOINT_DEFAULT,
     environment,
-    failure::usage,
+    failure::{tell, usage},
     output::{Output, Table},
 };
 use afdg_dev_grid::{DevGrid, DevGridOptions, Size};
@@ -23,7 +23,9 @@ shop.v1.Customer, and order.v1.Order with its Product, Account and Inbox.
 Examples:
   afdg dev
   afdg dev --data ./grid                        keeps the data; start it again the same way
-  afdg dev --listen 127.0.0.1:0 --ready-file r  for scripts: the file says where, once calls succeed"
+  afdg dev --listen 127.0.0.1:0 --ready-file r  for scripts: the file says where, once calls succeed
+
+ctrl-c or SIGTERM ends it, with 'stopped (SIGTERM)' as its last line on standard error."
 )]
 pub struct DevArgs {
     /// Where clients call; port 0 picks one
@@ -89,7 +91,7 @@ pub async fn run(args: DevArgs, output: &mut Output) -> anyhow::Result<u8> {
     // The servers' tasks end with the process if it is told to stop while they start.
     let grid = tokio::select! {
         grid = start(options) => grid?,
-        ended = &mut end => return ended.map(|()| process::EXIT_OK),
+        why = &mut end => return Ok(stopped(why?)),
     };
     if let Some(file) = &args.ready_file {
         let written = Ready::of(&grid).write(file);
@@ -97,7 +99,7 @@ pub async fn run(args: DevArgs, output: &mut Output) -> anyhow::Result<u8> {
     }
     banner(&grid, output)?;
     let ended = tokio::select! {
-        ended = &mut end => ended.map(|()| process::EXIT_OK),
+        why = &mut end => why,
         why = grid.failed() => Err(ProcessError::Server(why).into()),
     };
     if let Some(file) = &args.ready_file {
@@ -105,13 +107,20 @@ pub async fn run(args: DevArgs, output: &mut Output) -> anyhow::Result<u8> {
         let _ = std::fs::remove_file(file);
     }
     grid.stop().await;
-    ended
+    ended.map(stopped)
 }
 
-async fn ending(with_stdin: bool) -> anyhow::Result<()> {
+/// The last word of a grid that was told to end, and of nothing else: a log that has it shows that it was no crash.
+fn stopped(why: &str) -> u8 {
+    tell(format_args!("stopped ({why})"));
+    process::EXIT_OK
+}
+
+/// What tells the grid to end.
+async fn ending(with_stdin: bool) -> anyhow::Result<&'static str> {
     tokio::select! {
-        signal = process::termination() => Ok(signal?),
-        () = stdin_closed(), if with_stdin => Ok(()),
+        signal = process::termination_by() => Ok(signal?),
+        () = stdin_closed(), if with_stdin => Ok("standard input was closed"),
     }
 }
 
