@@ -76,3 +76,34 @@ async fn what_is_wrong_with_a_request_to_attach_is_said() -> Result<()> {
     mail.grid.stop().await;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_not_awaited_as_one_of_another_method() -> Result<()> {
+    let mail = Mail::open(2).await?;
+    let done = mail.send("b", letter(1), "k", 0).await?;
+    mail.attach_by_id(&done, 10_000).await?;
+    let held_back = mail.send("b", letter(2), "later", 3_600_000).await?;
+    for (id, ended) in [(&done, true), (&held_back, false)] {
+        for to in [agent("b"), String::new()] {
+            let attach = async |method: &str| {
+                let message = Some(Message::MessageId(id.clone()));
+                let method = method.to_owned();
+                let request = AttachRequest { agent: to.clone(), message, timeout_ms: 2_000, method };
+                mail.service().attach(request).await
+            };
+            let refused = attach("Spread").await.unwrap_err();
+            assert_eq!(refused.code(), Code::InvalidArgument, "{to} {refused:?}");
+            assert!(refused.message().contains("another method than 'Spread'"), "{to} {refused:?}");
+            for method in ["Receive", ""] {
+                match attach(method).await {
+                    Ok(_) => assert!(ended, "{to} '{method}'"),
+                    Err(status) => {
+                        assert!(!ended && reason(&status) == "DEADLINE_EXCEEDED", "{to} {status:?}")
+                    }
+                }
+            }
+        }
+    }
+    mail.grid.stop().await;
+    Ok(())
+}

@@ -266,6 +266,7 @@ fn the_digest_of_a_request() {
     ] {
         assert_eq!(replies::differences(digest, other), differs);
         assert_eq!(replies::is_for(other, &alice()), !differs.contains(&"agent"));
+        assert_eq!(replies::is_of_method(other, "Deposit"), !differs.contains(&"method"));
     }
 }
 
