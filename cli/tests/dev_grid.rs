@@ -157,6 +157,10 @@ fn a_mistake_in_a_command_is_told_and_ends_it_with_status_2() {
         (&["dead-letter", "show", "17@bank.v1.Acount/alice"], misspelt),
         (&["dead-letter", "show", "17@bank.v1.Account/alice"], "there is no dead letter '17@"),
         (&["dead-letter", "show", "nonsense"], "'nonsense' names no dead letter"),
+        (
+            &["region", "transfer-leader", "9", "node-1", "--reason", "x"],
+            "there is no region 9; there are: 1,2",
+        ),
     ];
     for (arguments, told) in cases {
         let (code, stdout, stderr) = grid.run(arguments);

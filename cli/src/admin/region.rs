@@ -67,10 +67,7 @@ pub async fn run(args: RegionArgs, output: &mut Output) -> anyhow::Result<u8> {
         }
         RegionCommand::Describe { region, endpoint, output: OutputArgs { output: format } } => {
             let regions = fetch(&Client::connect(&endpoint).await?).await?;
-            let Some(found) = regions.iter().find(|known| known.id == region) else {
-                let known: Vec<_> = regions.iter().map(|known| known.id).collect();
-                return usage(format!("there is no region {region}; there are: {}", ids(&known)));
-            };
+            let found = with_id(&regions, region)?;
             match format {
                 Format::Json => output.json(&as_json(found))?,
                 Format::Table => output.table(&facts(found))?,
@@ -89,9 +86,18 @@ pub async fn fetch(client: &Client) -> anyhow::Result<Vec<Region>> {
     Ok(regions)
 }
 
+fn with_id(regions: &[Region], id: u64) -> anyhow::Result<&Region> {
+    if let Some(found) = regions.iter().find(|known| known.id == id) {
+        return Ok(found);
+    }
+    let known: Vec<_> = regions.iter().map(|known| known.id).collect();
+    usage(format!("there is no region {id}; there are: {}", ids(&known)))
+}
+
 async fn transfer(args: TransferArgs, output: &mut Output) -> anyhow::Result<()> {
     let (actor, reason) = args.actor.checked()?;
     let client = Client::connect(&args.endpoint).await?;
+    with_id(&fetch(&client).await?, args.region)?;
     let nodes = node::fetch(&client).await?;
     let Some(to) = nodes.iter().find(|known| known.name == args.node || known.id.to_string() == args.node)
     else {
