@@ -69,6 +69,11 @@ async fn who_asks_for_a_message_that_was_given_up_is_told_so() -> Result<()> {
     ensure!(audit.contains(&format!("  {uid}  ")), "{audit}");
     afdg.fails_with(&by_key, 1, &["NOT_NOW", "it was a call, or it was dropped"]).await?;
     afdg.fails_with(&send, 1, &["NOT_NOW", "it was a call, or it was dropped"]).await?;
+    // What nobody knows was not given up.
+    let unknown = ["attach", "01980a0e-6c1c-7b60-8b1e-0f4d7c1f2a33", "-o", "json"];
+    afdg.fails_with(&unknown, 1, &[r#""reason":"NOT_FOUND""#, r#""dead_letter":null"#]).await?;
+    let (_, text) = afdg.run(&unknown[..2]).await?;
+    ensure!(!text.contains("dead letter"), "{text}");
     grid.stop().await;
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use crate::client::{CallFailure, Client, LetterKnown};
 use afdg_proto::pb::admin::{DeadLetterFilter, ListDeadLettersRequest};
-use afdg_types::{Retry, limits::LIST_DEAD_LETTERS_MAX};
+use afdg_types::{Reason, Retry, limits::LIST_DEAD_LETTERS_MAX};
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::Request;
@@ -15,7 +15,9 @@ pub async fn look_for(client: &Client, agent: &str, message_id: &str, failure: &
     // All else is about the request, or may pass.
     if failure.retry == Retry::Never && !failure.is_malformed() {
         let found = search(client, agent, message_id, Instant::now() + SEARCH_TIME_MAX).await;
-        failure.letter = Some(found);
+        // One that no agent has got may lie with its sender. If not, it was never given up.
+        let is_unknown = failure.reason == Reason::NotFound.as_str() && !failure.by_agent;
+        failure.letter = Some(found).filter(|found| !is_unknown || *found != LetterKnown::IsNot);
     }
 }
 

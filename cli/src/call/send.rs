@@ -21,8 +21,8 @@ use tonic::Request;
 #[derive(Args, Debug)]
 #[command(
     after_help = "Prints the message's id once the grid has accepted the message: it takes effect exactly
-once, and is tried again if its handler fails. 'afdg attach' waits for its result. One that was given
-up is a dead letter, of which 'afdg attach' and the same 'afdg send' tell.
+once, and is tried again if its handler fails. 'afdg attach' waits for its result. If it was given
+up, 'afdg attach' and the same 'afdg send' name the dead letter that it is.
 
 Examples:
   afdg send bank.v1.Account/alice Deposit '{\"cents\":500}'

@@ -181,9 +181,7 @@ impl fmt::Display for CallFailure {
         }
         facts.fact("  retry", self.advice());
         let by = match self.by_agent {
-            _ if self.letter_name().is_some() => {
-                "the message is a dead letter, and this is how it failed last"
-            }
+            _ if self.letter_name().is_some() => "the message is a dead letter",
             true => "the agent refused the call",
             false => "the grid could not do it",
         };
