@@ -66,13 +66,15 @@ pub const SEND_RETRY_MS_MIN: u64 = 50;
 pub const SEND_RETRY_MS_MAX: u64 = 60_000;
 /// How long a committed turn's send is tried to be delivered before it becomes a dead letter.
 pub const SEND_DELIVERY_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
-/// Sends that one region has accepted and that wait for their turn, delayed ones included.
+/// Sends that one region has accepted and that wait for their turn, delayed ones included. One agent type may have
+/// half of it, here and in the three that follow.
 pub const REGION_INBOX_MESSAGES_MAX: usize = 262_144;
 /// Request bytes of the sends that one region has accepted and that wait for their turn.
 pub const REGION_INBOX_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// Sends of one region's turns on their way to their receivers; past it the region takes no new messages.
+/// Sends of one region's turns on their way to their receivers; past it the region takes no new messages
+/// but those that only read.
 pub const REGION_OUTBOX_MESSAGES_MAX: usize = 262_144;
-/// Request bytes of those; past it the region takes no new messages.
+/// Request bytes of those.
 pub const REGION_OUTBOX_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Dead letters of one region. While it has as many, no more sends are given up: they are tried again, at the longest
 /// pause. What is given up in the entries under way comes on top.

@@ -3,6 +3,7 @@
 use super::{
     admission::Admission,
     by_id::of_other_method,
+    held::Amount,
     leading::{Acceptance, Leading, Message, Pending, PendingTurn, SendState, Waiter, Waiters},
     owner::{Owner, overloaded},
     pace::Hop,
@@ -70,12 +71,13 @@ impl Owner {
         if self.storage_behind && admission.chain.is_empty() {
             return Err(overloaded("the node's checkpoints are behind"));
         }
-        let outbox_is_full = leading.outbox_messages >= limits::REGION_OUTBOX_MESSAGES_MAX
-            || leading.outbox_bytes >= limits::REGION_OUTBOX_BYTES_MAX;
+        let outbox_is_full = !leading.outbox.has_room(agent_type, Amount::of(1, 1));
         // What agents have sent gets in all the same: the outbox may be this region's own.
         let is_sent = matches!(&admission.purpose, Purpose::Send(sending) if sending.sender.is_some());
         if outbox_is_full && admission.chain.is_empty() && !is_sent && !self.only_reads(admission) {
-            return Err(overloaded("the region has as many sends on their way as it takes"));
+            return Err(overloaded(&format!(
+                "the region has as many sends of {agent_type} on their way as it takes"
+            )));
         }
         if let Some(error) = calls::refuse(&admission.chain, &admission.agent, &self.here.reentrant) {
             return Err(error);

@@ -120,7 +120,7 @@ impl Owner {
         let PendingTurn { number, effects, sends, schedules, message_bytes, ended, .. } = turn;
         let Some(leading) = self.leading.as_mut() else { return };
         leading.load.waited(effects.agent.agent_type(), Hop::Commit, ended.elapsed());
-        leading.leave_inbox(effects.message_id, message_bytes);
+        leading.leave_inbox(&effects.agent, effects.message_id, message_bytes);
         leading.answer(effects.message_id, &result_of(effects.reply));
         leading.load.count_out(effects.agent.agent_type(), message_bytes);
         if let Some(state) = leading.agents.get_mut(&effects.agent) {

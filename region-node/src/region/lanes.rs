@@ -6,6 +6,7 @@
 //! the same ids, from the first on. Lanes do not wait for one another.
 
 use super::{
+    held::Amount,
     leading::{LaneKey, LaneState, Pending},
     owner::{Event, Owner},
 };
@@ -62,8 +63,7 @@ impl Owner {
     pub(super) fn send_lies_in_outbox(&mut self, key: LaneKey, number: u64, bytes: usize) {
         let Some(leading) = self.leading.as_mut() else { return };
         leading.lanes.entry(key.clone()).or_default().numbers.push_back((number, bytes));
-        leading.outbox_messages += 1;
-        leading.outbox_bytes += bytes;
+        leading.outbox.add(key.0.agent_type(), Amount::of(1, bytes));
         leading.lanes_wanted.push(key);
     }
 
@@ -170,8 +170,7 @@ impl Owner {
             bytes += if is_settled { *of_this } else { 0 };
             !is_settled
         });
-        leading.outbox_messages = leading.outbox_messages.saturating_sub(settled.len());
-        leading.outbox_bytes = leading.outbox_bytes.saturating_sub(bytes);
+        leading.outbox.remove(key.0.agent_type(), Amount::of(settled.len(), bytes));
         if !settled.is_empty() {
             let lane = given_up.is_some().then(|| key.clone());
             let op = SettleSends { sender: key.0.clone(), accepted, given_up, now_ms };

@@ -4,6 +4,7 @@
 use super::{
     admission::{Admission, ReplyTo},
     due::Parked,
+    held::Held,
     load::Load,
     mailbox_queue::MailboxQueue,
     propose::Proposed,
@@ -23,7 +24,7 @@ use afdg_region_machine::{
         fence::Fence, inbox::AcceptedSend, mailbox::RecordedTurn, outbox::OutgoingSend, schedules::Schedule,
     },
 };
-use afdg_types::{AgentRef, FairQueue, MessageId, Slot};
+use afdg_types::{AgentRef, FairQueue, MessageId, Slot, limits};
 use bytes::Bytes;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -299,8 +300,7 @@ pub struct Leading {
     /// epoch.
     pub due_full_until_ms: u64,
     /// Accepted sends whose turn is not committed.
-    pub inbox_messages: usize,
-    pub inbox_bytes: usize,
+    pub inbox: Held,
     pub lanes: HashMap<LaneKey, Lane>,
     /// Lanes with something to deliver that wait for a place.
     pub lanes_queued: VecDeque<LaneKey>,
@@ -318,8 +318,7 @@ pub struct Leading {
     /// Those that are about to be settled.
     pub letters_settling: BTreeSet<(AgentRef, u64)>,
     /// Sends in the outbox.
-    pub outbox_messages: usize,
-    pub outbox_bytes: usize,
+    pub outbox: Held,
     pub schedules: Schedules,
     /// Read-only messages that wait for word that this replica still leads.
     pub reads: Vec<Admission>,
@@ -352,8 +351,7 @@ impl Leading {
             due_counted: 0,
             parked: Parked::default(),
             due_full_until_ms: 0,
-            inbox_messages: 0,
-            inbox_bytes: 0,
+            inbox: Held::new(limits::REGION_INBOX_MESSAGES_MAX, limits::REGION_INBOX_BYTES_MAX),
             lanes: HashMap::new(),
             lanes_queued: VecDeque::new(),
             lanes_queued_again: VecDeque::new(),
@@ -363,8 +361,7 @@ impl Leading {
             lanes_wanted: Vec::new(),
             dead_letters: 0,
             letters_settling: BTreeSet::new(),
-            outbox_messages: 0,
-            outbox_bytes: 0,
+            outbox: Held::new(limits::REGION_OUTBOX_MESSAGES_MAX, limits::REGION_OUTBOX_BYTES_MAX),
             schedules: Schedules::default(),
             reads: Vec::new(),
             reads_checking: false,

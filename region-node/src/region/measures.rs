@@ -49,11 +49,11 @@ impl Owner {
             messages_refused: leading.load.refused,
             turns_running,
             turns_calling,
-            inbox_messages: leading.inbox_messages,
-            inbox_bytes: leading.inbox_bytes,
+            inbox_messages: leading.inbox.all().messages,
+            inbox_bytes: leading.inbox.all().bytes,
             due_messages: leading.due.len(),
-            outbox_messages: leading.outbox_messages,
-            outbox_bytes: leading.outbox_bytes,
+            outbox_messages: leading.outbox.all().messages,
+            outbox_bytes: leading.outbox.all().bytes,
             dead_letters: leading.dead_letters,
         })
     }

@@ -14,6 +14,7 @@
 //! | `propose` | effects of many turns become one entry |
 //! | `dispatch` | once committed: replies leave, turns may touch others |
 //! | `sends` | messages that nobody waits for: into the inbox, tried again, given up |
+//! | `held` | how many sends lie in the inbox and the outbox, by agent type |
 //! | `due` | accepted sends whose time has come: into their agents' queues, as far as there is room |
 //! | `lanes` | the sends of committed turns: out of the outbox, in order |
 //! | `schedules` | messages that are sent at set times: which are due, and what they send |
@@ -34,6 +35,7 @@ mod by_id;
 mod cancel;
 mod dispatch;
 mod due;
+mod held;
 mod lanes;
 mod leading;
 mod load;

@@ -8,6 +8,7 @@
 //! A firing waits, and is late, while there is no room for what it sends. It is never dropped.
 
 use super::{
+    held::Amount,
     leading::{Acceptance, Leading, Pending},
     owner::Owner,
     sends::message_of,
@@ -22,10 +23,7 @@ use afdg_region_machine::{
 };
 use afdg_types::{
     AgentRef, RowsError, Sending,
-    limits::{
-        AGENT_SCHEDULES_MAX, REGION_IN_FLIGHT_MESSAGES_MAX, REGION_INBOX_BYTES_MAX,
-        REGION_INBOX_MESSAGES_MAX, REGION_OUTBOX_BYTES_MAX, REGION_OUTBOX_MESSAGES_MAX, REGION_SCHEDULES_MAX,
-    },
+    limits::{AGENT_SCHEDULES_MAX, REGION_IN_FLIGHT_MESSAGES_MAX, REGION_SCHEDULES_MAX},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -287,7 +285,7 @@ impl Owner {
             leading.schedules.look_again(agent, name, now_ms + WITHOUT_CODE_MS);
             return Ok(());
         }
-        if to_itself && leading.is_full_of_firings(&agent) {
+        if leading.is_full_of_firings(&agent, to_itself) {
             leading.schedules.look_again(agent, name, now_ms + ROOM_PAUSE_MS);
             return Ok(());
         }
@@ -353,19 +351,25 @@ impl Owner {
 impl Leading {
     /// Whether the region may take in what one more operation of a schedule sends.
     fn has_room_for_firings(&self) -> bool {
-        // What is on its way into an entry may go either way.
-        let (messages, bytes) = (self.schedules.firing_messages, self.schedules.firing_bytes);
-        self.load.messages + messages < IN_FLIGHT_MESSAGES_MAX
-            && self.inbox_messages + messages < REGION_INBOX_MESSAGES_MAX
-            && self.inbox_bytes + bytes < REGION_INBOX_BYTES_MAX
-            && self.outbox_messages + messages < REGION_OUTBOX_MESSAGES_MAX
-            && self.outbox_bytes + bytes < REGION_OUTBOX_BYTES_MAX
+        let firing = self.with_one_more_firing();
+        self.load.messages + firing.messages <= IN_FLIGHT_MESSAGES_MAX
+            && self.inbox.has_room_at_all(firing)
+            && self.outbox.has_room_at_all(firing)
     }
 
-    /// Whether as many messages wait for the agent as may.
-    fn is_full_of_firings(&self, agent: &AgentRef) -> bool {
+    /// What is on its way into an entry, which may go either way.
+    fn with_one_more_firing(&self) -> Amount {
+        Amount::of(self.schedules.firing_messages + 1, self.schedules.firing_bytes)
+    }
+
+    /// Whether as many messages wait for the agent, or are sent by agents of its type, as may.
+    fn is_full_of_firings(&self, agent: &AgentRef, to_itself: bool) -> bool {
+        if !to_itself {
+            return !self.outbox.has_room(agent.agent_type(), self.with_one_more_firing());
+        }
         let sending = Sending { sender: Some(agent.clone()), due_ms: 0, after: None };
-        self.mailbox_full(agent, 0).is_some()
+        !self.inbox.has_room(agent.agent_type(), self.with_one_more_firing())
+            || self.mailbox_full(agent, 0).is_some()
             || self.is_held_full(agent, &sending)
             || self.parked.contains(agent)
     }

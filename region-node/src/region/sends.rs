@@ -11,6 +11,7 @@
 use super::{
     admission::Admission,
     admit::result_of,
+    held::Amount,
     leading::{Acceptance, Leading, Message, Pending, Running, SendState, Waiters},
     owner::{Owner, overloaded},
 };
@@ -64,10 +65,9 @@ impl Owner {
         if !held_back && leading.is_held_full(&agent, &sending) {
             return reply_to.refuse(overloaded("as many of the sender's messages wait for the agent as may"));
         }
-        if leading.inbox_messages >= limits::REGION_INBOX_MESSAGES_MAX
-            || leading.inbox_bytes + bytes > limits::REGION_INBOX_BYTES_MAX
-        {
-            return reply_to.refuse(overloaded("as many sends wait in the region as may"));
+        if !leading.inbox.has_room(agent.agent_type(), Amount::of(1, bytes)) {
+            let text = format!("as many sends to agents of {} wait in the region as may", agent.agent_type());
+            return reply_to.refuse(overloaded(&text));
         }
         leading.enter_inbox(&agent, message_id, digest, bytes, Acceptance::Pending);
         if planted(Bug::AcceptBeforeCommit) {
@@ -122,7 +122,7 @@ impl Owner {
             Next::GiveUp { .. } => {
                 tracing::warn!(agent = %op.agent, id = %op.message_id, "a send is a dead letter");
                 leading.dead_letters += 1;
-                leading.leave_inbox(op.message_id, message_bytes);
+                leading.leave_inbox(&op.agent, op.message_id, message_bytes);
                 leading.answer(op.message_id, &result_of(op.failure));
             }
         }
@@ -181,8 +181,7 @@ impl Owner {
         }
         match outcome {
             OpOutcome::AcceptedAgain { send } => {
-                leading.inbox_messages += 1;
-                leading.inbox_bytes += send.request.len();
+                leading.inbox.add(agent.agent_type(), Amount::of(1, send.request.len()));
                 leading.stands(send.message_id);
                 leading.is_due_at(send.due_ms, send.message_id);
             }
@@ -250,8 +249,7 @@ impl Leading {
         bytes: usize,
         acceptance: Acceptance,
     ) {
-        self.inbox_messages += 1;
-        self.inbox_bytes += bytes;
+        self.inbox.add(agent.agent_type(), Amount::of(1, bytes));
         self.waiters.insert(id, Waiters::of(agent, digest, acceptance));
     }
 
@@ -280,11 +278,10 @@ impl Leading {
     }
 
     /// Counts a send out whose turn is committed; before its waiters are answered.
-    pub(super) fn leave_inbox(&mut self, id: MessageId, bytes: usize) {
+    pub(super) fn leave_inbox(&mut self, agent: &AgentRef, id: MessageId, bytes: usize) {
         let waiters = self.waiters.get(&id);
         if waiters.is_some_and(|waiters| waiters.acceptance != Acceptance::None) {
-            self.inbox_messages = self.inbox_messages.saturating_sub(1);
-            self.inbox_bytes = self.inbox_bytes.saturating_sub(bytes);
+            self.inbox.remove(agent.agent_type(), Amount::of(1, bytes));
         }
     }
 
