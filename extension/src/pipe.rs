@@ -15,10 +15,10 @@ use crate::{
 };
 use afdg_proto::{
     pb::v1::{CallResponse, PipeRequest, PipeResponse, call_result, pipe_request},
-    status::of_grid_error,
+    status::{of_grid_error, to_call_error},
 };
 use afdg_runtime::{OnEnd, Tasks};
-use afdg_types::{GridError, Reason, limits::PIPE_IN_FLIGHT_CALLS_MAX};
+use afdg_types::{CallError, GridError, Reason, limits::PIPE_IN_FLIGHT_CALLS_MAX};
 use futures::{FutureExt, Stream, StreamExt, stream::FuturesUnordered};
 use std::{
     pin::Pin,
@@ -48,16 +48,16 @@ pub(crate) struct PipeStream {
 
 struct Queued {
     result: Result<PipeResponse, Status>,
+    /// There was no room for the call.
+    refused: bool,
     /// The call's place and its bytes, given back when the transport takes the result.
     _held: Option<(OwnedSemaphorePermit, Share)>,
 }
 
-impl Queued {
-    /// There was no room for the call.
-    fn is_refused(&self) -> bool {
-        let result = self.result.as_ref().ok().and_then(|response| response.result.as_ref()?.result.as_ref());
-        matches!(result, Some(call_result::Result::Error(error)) if error.code == Code::ResourceExhausted as i32)
-    }
+/// Not what an agent says in its own name.
+fn is_overload(status: &Status) -> bool {
+    status.code() == Code::ResourceExhausted
+        && matches!(to_call_error(status), CallError::Grid(error) if error.reason == Reason::Overloaded)
 }
 
 fn is_far(reads_from: Instant) -> bool {
@@ -106,7 +106,11 @@ impl Pipe {
         loop {
             if let (Some(end), true) = (&end, calls.is_empty()) {
                 if let Err(status) = end {
-                    let _ = self.results.try_send(Queued { result: Err(status.clone()), _held: None });
+                    let _ = self.results.try_send(Queued {
+                        result: Err(status.clone()),
+                        refused: false,
+                        _held: None,
+                    });
                 }
                 return;
             }
@@ -116,7 +120,7 @@ impl Pipe {
                 Some(queued) = calls.next() => {
                     let queued: Queued = queued;
                     let failed = queued.result.is_err();
-                    if queued.is_refused() {
+                    if queued.refused {
                         reads_from = reads_from.max(Instant::now()) + REFUSAL_PAUSE;
                     }
                     // There is a place in the queue for each call; a closed one means the client is gone.
@@ -159,16 +163,17 @@ impl Pipe {
                         .with("field", "call"),
                 )),
             };
+            let refused = result.as_ref().is_err_and(is_overload);
             let result = result_of(result);
             let response = match &result.result {
                 Some(call_result::Result::Response(response)) => response.response.len(),
                 _ => 0,
             };
             if !share.grow(response + RESULT_BYTES) {
-                return Queued { result: Err(unread()), _held: None };
+                return Queued { result: Err(unread()), refused: false, _held: None };
             }
             let response = PipeResponse { id: request.id, result: Some(result) };
-            Queued { result: Ok(response), _held: Some((place, share)) }
+            Queued { result: Ok(response), refused, _held: Some((place, share)) }
         }
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Rates {
 struct Refusals {
     regions: HashMap<RegionId, HashMap<String, Refused>>,
     count: usize,
+    /// When it was looked for refusals that are old.
+    looked: Option<Instant>,
 }
 
 /// A type that a region has refused lately.
@@ -68,7 +70,11 @@ impl Rates {
         }
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(known) = refused.get(region, agent_type, now) else {
-            self.count.store(refused.count, Relaxed);
+            if now.saturating_duration_since(refused.looked.unwrap_or(now)) > REMEMBERED {
+                refused.forget_old(now);
+                self.count.store(refused.count, Relaxed);
+            }
+            refused.looked.get_or_insert(now);
             return Ok(());
         };
         let spacing = Duration::from_nanos(1_000_000_000 * 4 / 5 / known.per_second);
@@ -123,6 +129,7 @@ impl Refusals {
     }
 
     fn forget_old(&mut self, now: Instant) {
+        self.looked = Some(now);
         for types in self.regions.values_mut() {
             types.retain(|_, known| !known.is_old(now));
         }

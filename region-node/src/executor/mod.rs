@@ -22,19 +22,24 @@ pub enum RunFailure {
     },
 }
 
-/// Runs one turn. `limited` says whether the time limit holds: a turn that has touched others is finished
-/// however long it takes.
-pub async fn run(
+/// Runs one turn. `begins` is called once its handler has a thread; what it returns is kept for as long as the
+/// handler runs. `limited` says whether the time limit holds: a turn that has touched others is finished however
+/// long it takes.
+pub async fn run<G: Send + 'static>(
     threads: &HandlerThreads,
     host: Arc<dyn AgentHost>,
     turn: Turn,
     view: Arc<View>,
     limit_ms: u64,
+    begins: impl FnOnce() -> G + Send + 'static,
     limited: impl Fn() -> bool,
 ) -> Result<TurnOutput, RunFailure> {
     let agent_type = turn.agent.agent_type().to_owned();
     // The future is dropped after a panic, and what it wrote with it: nothing half done is seen.
-    let handler = Box::pin(async move { AssertUnwindSafe(host.run(turn, view)).catch_unwind().await });
+    let handler = Box::pin(async move {
+        let _runs = begins();
+        AssertUnwindSafe(host.run(turn, view)).catch_unwind().await
+    });
     let mut handler = std::pin::pin!(threads.run(&agent_type, handler));
     loop {
         match tokio::time::timeout(Duration::from_millis(limit_ms), &mut handler).await {

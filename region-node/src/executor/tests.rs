@@ -74,7 +74,7 @@ fn threads() -> HandlerThreads {
 async fn panicked(method: &str) -> String {
     let host = Arc::new(Host::default());
     let ended = Arc::clone(&host.ended);
-    let failure = run(&threads(), host, turn(method), view(), TURN_MS_MAX, || true).await.unwrap_err();
+    let failure = run(&threads(), host, turn(method), view(), TURN_MS_MAX, || (), || true).await.unwrap_err();
     assert!(ended.load(Ordering::Relaxed), "nothing of the turn is left");
     match failure {
         RunFailure::Turn(TurnFailure::Panicked(text)) => text,
@@ -88,14 +88,19 @@ async fn a_panic_ends_its_turn_only() {
     assert_eq!(panicked("formatted").await, "no balance of t.T/alice");
     assert_eq!(panicked("long").await, "ü".repeat(PANIC_TEXT_CHARS_MAX));
     assert_eq!(panicked("number").await, "without a text");
-    assert!(run(&threads(), Arc::new(Host::default()), turn(0), view(), TURN_MS_MAX, || true).await.is_ok());
+    assert!(
+        run(&threads(), Arc::new(Host::default()), turn(0), view(), TURN_MS_MAX, || (), || true)
+            .await
+            .is_ok()
+    );
 }
 
 #[tokio::test]
 async fn a_failure_of_the_host_is_passed_on() {
-    let failure = run(&threads(), Arc::new(Host::default()), turn("fail"), view(), TURN_MS_MAX, || true)
-        .await
-        .unwrap_err();
+    let failure =
+        run(&threads(), Arc::new(Host::default()), turn("fail"), view(), TURN_MS_MAX, || (), || true)
+            .await
+            .unwrap_err();
     assert_eq!(failure, RunFailure::Turn(TurnFailure::TooLarge("too large".to_owned())));
 }
 
@@ -104,7 +109,7 @@ async fn run_for(ms: u64, limited: impl Fn() -> bool) -> (Option<RunFailure>, u6
     let host = Arc::new(Host::default());
     let ended = Arc::clone(&host.ended);
     let start = Instant::now();
-    let failure = run(&threads(), host, turn(ms), view(), TURN_MS_MAX, limited).await.map(drop).err();
+    let failure = run(&threads(), host, turn(ms), view(), TURN_MS_MAX, || (), limited).await.map(drop).err();
     (failure, start.elapsed().as_millis() as u64, ended.load(Ordering::Relaxed))
 }
 

@@ -147,6 +147,9 @@ impl Owner {
                     leading.parked.agents.remove(&agent);
                     break;
                 };
+                if leading.parked.len(&agent) == 0 {
+                    leading.parked.agents.remove(&agent);
+                }
                 let_in += 1;
                 if !has_room {
                     leading.parked.is_let_in_without_room(&agent, first);

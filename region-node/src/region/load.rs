@@ -6,7 +6,7 @@
 use super::{
     admission::Admission,
     owner::overloaded,
-    pace::{Hop, Pace, Places, Starter},
+    pace::{Hop, Pace, Places, Starter, WINDOW},
 };
 use afdg_catalog_client::Routes;
 use afdg_types::{AgentRef, GridError, PER_SECOND, TypeLimit, TypeLimits, limits};
@@ -44,6 +44,13 @@ struct TypeLoad {
     pace: Pace,
 }
 
+impl TypeLoad {
+    fn is_idle(&self) -> bool {
+        let is_rated = self.rate.tokens.is_some();
+        self.messages == 0 && self.turns == 0 && self.waiting.is_empty() && !is_rated && self.pace.is_idle()
+    }
+}
+
 /// Of one leadership.
 pub struct Load {
     pub messages: usize,
@@ -54,6 +61,8 @@ pub struct Load {
     /// Of types that have others than the defaults.
     limits: HashMap<String, TypeLimits>,
     node: Arc<NodeLoad>,
+    /// When the waits of all types were looked at.
+    looked: Instant,
 }
 
 /// What is lost with the lead leaves the node's count.
@@ -65,8 +74,8 @@ impl Drop for Load {
 
 impl Load {
     pub fn new(node: Arc<NodeLoad>, routes: &Routes) -> Self {
-        let mut load =
-            Self { messages: 0, bytes: 0, refused: 0, types: HashMap::new(), limits: HashMap::new(), node };
+        let (types, limits, looked) = (HashMap::new(), HashMap::new(), Instant::now());
+        let mut load = Self { messages: 0, bytes: 0, refused: 0, types, limits, node, looked };
         load.set_limits(routes);
         load
     }
@@ -159,11 +168,19 @@ impl Load {
         load.pace.check(load.messages).map_err(|places| past_pace(agent_type, places))
     }
 
-    /// Looks how long messages have waited for the region, once in a while.
+    /// Looks how long messages have waited for the region, once in a while, and forgets types of which nothing is
+    /// under way.
     pub fn look_at_pace(&mut self, now: Instant) {
-        for load in self.types.values_mut() {
-            load.pace.look(Duration::from_millis(load.limits.get(TypeLimit::WaitMs)), now);
+        let lasted = now.saturating_duration_since(self.looked);
+        if lasted < WINDOW {
+            return;
         }
+        self.looked = now;
+        self.types.retain(|_, load| {
+            let delay_max = Duration::from_millis(load.limits.get(TypeLimit::WaitMs));
+            load.pace.end_window(load.messages, delay_max, lasted);
+            !load.is_idle()
+        });
     }
 
     pub fn waited(&mut self, agent_type: &str, hop: Hop, time: Duration) {
@@ -247,7 +264,10 @@ fn past_pace(agent_type: &str, places: Places) -> GridError {
         "{agent_type} is at its limit {limit} = {max} in this region: its messages wait {delay} ms for it, and it \
          takes on {count} of them at once until they don't"
     );
-    overloaded(&text).with("limit", limit).with("type", agent_type).with(PER_SECOND, places.per_second())
+    // About as long as it takes until places are free.
+    let pause_ms = (max as u64).clamp(10, 1_000);
+    let error = overloaded(&text).with("limit", limit).with("type", agent_type);
+    error.with(PER_SECOND, places.per_second).retry_after_ms(pause_ms)
 }
 
 /// A token bucket that holds a second's worth.

@@ -13,7 +13,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -21,9 +21,14 @@ use tokio::time::Instant;
 
 /// Places that a type always has in a region, however slow the machine is.
 pub const PLACES_MIN: usize = 512;
-const WINDOW: Duration = Duration::from_millis(100);
+/// How often it is looked.
+pub const WINDOW: Duration = Duration::from_millis(100);
 /// Places that are added by a window in which messages were quick, of those that there are.
 const GROWTH_DIVISOR: usize = 8;
+/// Windows for which places grow at one look, which may come late where little happens.
+const GROWTHS_MAX: u128 = 8;
+/// What routers are told at least to let through in a second.
+const PER_SECOND_MIN: u64 = 20_000;
 
 /// What a message waits for on its way through the region.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +44,6 @@ pub enum Hop {
 /// Of one agent type in one leadership.
 #[derive(Default)]
 pub struct Pace {
-    window_began: Option<Instant>,
     waits: [(Duration, u32); 3],
     done: usize,
     places: Option<Places>,
@@ -53,13 +57,8 @@ pub struct Places {
     pub count: usize,
     pub delay: Duration,
     pub delay_max: Duration,
-}
-
-impl Places {
-    /// As many messages as pass through the places while none waits longer than it may.
-    pub fn per_second(&self) -> u64 {
-        (self.count as f64 / self.delay_max.as_secs_f64()) as u64
-    }
+    /// As many messages get in in a second, or a few more.
+    pub per_second: u64,
 }
 
 /// A turn whose handler runs.
@@ -73,18 +72,31 @@ impl Drop for Started {
 
 /// Lets a turn say that its handler runs.
 #[derive(Clone)]
-pub struct Starter(Arc<AtomicUsize>);
+pub struct Starter {
+    since: Instant,
+    started: Arc<AtomicUsize>,
+    /// How long it took until the handler had a thread, microseconds; the most there is while it has none.
+    waited_us: Arc<AtomicU64>,
+}
 
 impl Starter {
     pub fn start(&self) -> Started {
-        self.0.fetch_add(1, Relaxed);
-        Started(Arc::clone(&self.0))
+        let waited_us = self.since.elapsed().as_micros() as u64;
+        self.waited_us.fetch_min(waited_us, Relaxed);
+        self.started.fetch_add(1, Relaxed);
+        Started(Arc::clone(&self.started))
+    }
+
+    /// How long the handler waited for a thread the first time, or has until now.
+    pub fn waited(&self) -> Duration {
+        self.since.elapsed().min(Duration::from_micros(self.waited_us.load(Relaxed)))
     }
 }
 
 impl Pace {
     pub fn starter(&self) -> Starter {
-        Starter(Arc::clone(&self.started))
+        let waited_us = Arc::new(AtomicU64::new(u64::MAX));
+        Starter { since: Instant::now(), started: Arc::clone(&self.started), waited_us }
     }
 
     pub fn waited(&mut self, hop: Hop, time: Duration) {
@@ -98,12 +110,35 @@ impl Pace {
         self.done += 1;
     }
 
-    /// Looks how long messages have waited, once in a while. They may wait for `delay_max` in the mean; for any
-    /// time if that is zero.
-    pub fn look(&mut self, delay_max: Duration, now: Instant) {
-        if self.window_began.is_none_or(|began| now.saturating_duration_since(began) >= WINDOW) {
-            self.end_window(delay_max, now);
+    /// Looks how long messages have waited while a window `lasted`. They may wait for `delay_max` in the mean; for
+    /// any time if that is zero.
+    pub fn end_window(&mut self, in_flight: usize, delay_max: Duration, lasted: Duration) {
+        let mean = |(sum, count): (Duration, u32)| sum.checked_div(count).unwrap_or_default();
+        let delay = std::mem::take(&mut self.waits).into_iter().map(mean).sum::<Duration>();
+        let per_second = std::mem::take(&mut self.done) as f64 / lasted.as_secs_f64();
+        if delay_max.is_zero() {
+            self.places = None;
+        } else if delay > delay_max && self.taken(in_flight) > PLACES_MIN {
+            let filled = (per_second * delay_max.as_secs_f64()) as usize;
+            // What gets in by the least places is not what the region can do.
+            let per_second = if filled > PLACES_MIN { per_second as u64 } else { PER_SECOND_MIN };
+            self.places = Some(Places { count: filled.max(PLACES_MIN), delay, delay_max, per_second });
+        } else if let Some(places) = &mut self.places {
+            for _ in 0..(lasted.as_millis() / WINDOW.as_millis()).min(GROWTHS_MAX) {
+                places.count += places.count / GROWTH_DIVISOR;
+                places.per_second += places.per_second / GROWTH_DIVISOR as u64;
+            }
+            places.delay_max = delay_max;
+            // By now it binds less than the type's own limits do.
+            if places.count >= afdg_types::limits::REGION_IN_FLIGHT_MESSAGES_MAX {
+                self.places = None;
+            }
         }
+    }
+
+    /// Nothing is kept of it that would be missed.
+    pub fn is_idle(&self) -> bool {
+        self.places.is_none() && Arc::strong_count(&self.started) == 1
     }
 
     /// Why no further message may be taken on beside so many in flight, if that is so.
@@ -112,34 +147,15 @@ impl Pace {
         if self.taken(in_flight) < places.count { Ok(()) } else { Err(places) }
     }
 
-    /// Whether half of the places is taken by so many in flight.
+    /// Whether half of the places is taken by so many in flight; of the least, as long as they are not counted, since
+    /// many that come at once take them before it shows how long they wait.
     pub fn is_half_full(&self, in_flight: usize) -> bool {
-        self.places.is_some_and(|places| self.taken(in_flight) >= places.count.div_ceil(2))
+        let count = self.places.map_or(PLACES_MIN, |places| places.count);
+        self.taken(in_flight) >= count.div_ceil(2)
     }
 
     fn taken(&self, in_flight: usize) -> usize {
         in_flight.saturating_sub(self.started.load(Relaxed))
-    }
-
-    fn end_window(&mut self, delay_max: Duration, now: Instant) {
-        let lasted = self.window_began.replace(now).map(|began| now.saturating_duration_since(began));
-        let mean = |(sum, count): (Duration, u32)| sum.checked_div(count).unwrap_or_default();
-        let delay = std::mem::take(&mut self.waits).into_iter().map(mean).sum::<Duration>();
-        let done = std::mem::take(&mut self.done);
-        let Some(lasted) = lasted else { return };
-        if delay_max.is_zero() {
-            self.places = None;
-        } else if delay > delay_max {
-            let filled = done as f64 * delay_max.as_secs_f64() / lasted.as_secs_f64();
-            let count = (filled as usize).max(PLACES_MIN);
-            self.places = Some(Places { count, delay, delay_max });
-        } else if let Some(places) = &mut self.places {
-            places.count += places.count / GROWTH_DIVISOR;
-            // By now it binds less than the type's own limits do.
-            if places.count >= afdg_types::limits::REGION_IN_FLIGHT_MESSAGES_MAX {
-                self.places = None;
-            }
-        }
     }
 }
 
@@ -148,67 +164,80 @@ mod tests {
     use super::*;
 
     const DELAY_MAX: Duration = Duration::from_millis(50);
+    const MANY: usize = 100_000;
 
     /// A window in which `done` messages were done that had waited so long each.
-    fn window(pace: &mut Pace, now: &mut Instant, done: usize, delay: Duration) {
-        pace.look(DELAY_MAX, *now);
+    fn window(pace: &mut Pace, done: usize, delay: Duration) {
         for _ in 0..done {
             pace.waited(Hop::Commit, delay);
             pace.done();
         }
-        *now += WINDOW;
-        pace.look(DELAY_MAX, *now);
+        pace.end_window(MANY, DELAY_MAX, WINDOW);
     }
 
     #[test]
     fn what_waits_too_long_gets_the_places_that_it_fills_in_time_and_grows_out_of_them() {
-        let (mut pace, mut now) = (Pace::default(), Instant::now());
-        window(&mut pace, &mut now, 1_000, DELAY_MAX);
-        assert_eq!(pace.check(100_000), Ok(()), "as long as it may be");
-        window(&mut pace, &mut now, 2_000, 4 * DELAY_MAX);
-        let places = Places { count: 1_000, delay: 4 * DELAY_MAX, delay_max: DELAY_MAX };
-        assert_eq!(places.per_second(), 20_000);
+        let mut pace = Pace::default();
+        window(&mut pace, 2_000, DELAY_MAX);
+        assert_eq!(pace.check(MANY), Ok(()), "as long as it may be");
+        window(&mut pace, 2_000, 4 * DELAY_MAX);
+        let places = Places { count: 1_000, delay: 4 * DELAY_MAX, delay_max: DELAY_MAX, per_second: 20_000 };
         assert_eq!(pace.check(999), Ok(()));
         assert_eq!(pace.check(1_000), Err(places));
         assert!(!pace.is_half_full(499) && pace.is_half_full(500));
-        window(&mut pace, &mut now, 1_000, DELAY_MAX / 2);
+        window(&mut pace, 1_000, DELAY_MAX / 2);
         assert_eq!(pace.check(1_124), Ok(()));
         assert!(pace.check(1_125).is_err());
         let mut windows = 0;
-        while pace.check(100_000).is_err() {
-            window(&mut pace, &mut now, 1_000, DELAY_MAX / 2);
+        while pace.check(MANY).is_err() {
+            window(&mut pace, 1_000, DELAY_MAX / 2);
             windows += 1;
         }
         assert!((20..40).contains(&windows), "{windows}");
+        assert!(pace.is_idle());
     }
 
     #[test]
     fn a_slow_machine_leaves_a_few_places_and_handlers_that_run_take_none() {
-        let (mut pace, mut now) = (Pace::default(), Instant::now());
-        window(&mut pace, &mut now, 1, 10 * DELAY_MAX);
+        let mut pace = Pace::default();
+        pace.waited(Hop::Commit, 10 * DELAY_MAX);
+        pace.end_window(PLACES_MIN, DELAY_MAX, WINDOW);
+        assert_eq!(pace.check(MANY), Ok(()), "so few always get in");
+        window(&mut pace, 1, 10 * DELAY_MAX);
         assert_eq!(pace.check(PLACES_MIN - 1), Ok(()));
-        assert!(pace.check(PLACES_MIN).is_err());
-        let running = pace.starter().start();
+        assert_eq!(pace.check(PLACES_MIN).unwrap_err().per_second, PER_SECOND_MIN);
+        let starter = pace.starter();
+        let running = starter.start();
         assert_eq!(pace.check(PLACES_MIN), Ok(()));
+        assert!(!pace.is_idle());
         drop(running);
         assert!(pace.check(PLACES_MIN).is_err());
-        now += WINDOW;
-        pace.look(Duration::ZERO, now);
-        assert_eq!(pace.check(PLACES_MIN), Ok(()), "any wait is fine");
+        pace.end_window(MANY, Duration::ZERO, WINDOW);
+        assert_eq!(pace.check(MANY), Ok(()), "any wait is fine");
     }
 
     #[test]
-    fn waits_add_up() {
-        let (mut pace, mut now) = (Pace::default(), Instant::now());
-        pace.waited(Hop::Admission, DELAY_MAX / 2);
-        pace.waited(Hop::Turn, DELAY_MAX / 2);
-        window(&mut pace, &mut now, 0, DELAY_MAX);
-        assert_eq!(pace.check(100_000), Ok(()), "the first window begins with the first look");
+    fn waits_add_up_and_places_grow_with_the_time_that_has_passed() {
+        let mut pace = Pace::default();
         for hop in [Hop::Admission, Hop::Turn, Hop::Commit] {
             pace.waited(hop, DELAY_MAX / 2);
         }
-        now += WINDOW;
-        pace.look(DELAY_MAX, now);
+        pace.end_window(MANY, DELAY_MAX, WINDOW);
         assert!(pace.check(PLACES_MIN).is_err());
+        pace.end_window(0, DELAY_MAX, 2 * WINDOW);
+        assert_eq!(pace.check(647), Ok(()), "512, 576, 648");
+        assert!(pace.check(648).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_wait_for_a_thread_ends_with_the_first_start() {
+        let pace = Pace::default();
+        let starter = pace.starter();
+        tokio::time::advance(DELAY_MAX).await;
+        assert_eq!(starter.waited(), DELAY_MAX);
+        drop(starter.start());
+        tokio::time::advance(DELAY_MAX).await;
+        drop(starter.start());
+        assert_eq!(starter.waited(), DELAY_MAX);
     }
 }

@@ -126,10 +126,9 @@ impl Owner {
         leading
             .reads_running
             .insert(number, RunningRead { agent: agent.clone(), bytes, waiting: waiting.clone() });
-        let (since, starter) = (Instant::now(), leading.load.starter(agent.agent_type()));
+        let starter = leading.load.starter(agent.agent_type());
         tokio::spawn(async move {
-            let waited = since.elapsed();
-            let _started = starter.map(|starter| starter.start());
+            let waited = || starter.as_ref().map_or(Duration::ZERO, |starter| starter.waited());
             for _ in 0..READ_TRIES {
                 // Another try may call others with other requests: its calls get ids of their own.
                 let parent = MessageId::from_router(turn.now_ms, world.entropy.random_u128());
@@ -149,12 +148,14 @@ impl Owner {
                     None => View::of_read(rows.clone(), calls),
                     Some(overlay) => View::of_turn(rows.clone(), overlay.clone(), calls),
                 });
+                let begun = starter.clone();
                 let run = executor::run(
                     &threads,
                     Arc::clone(&host),
                     turn.clone(),
                     Arc::clone(&view),
                     turn_ms_max,
+                    move || begun.map(|begun| begun.start()),
                     || true,
                 );
                 let result = run.await;
@@ -167,11 +168,11 @@ impl Owner {
                 if let Some(read) = waiting.take() {
                     read.reply_to.reply(answer);
                 }
-                let _ = events.send(Event::ReadEnded { leadership, number, waited, retry: None });
+                let _ = events.send(Event::ReadEnded { leadership, number, waited: waited(), retry: None });
                 return;
             }
             let retry = waiting.take();
-            let _ = events.send(Event::ReadEnded { leadership, number, waited, retry });
+            let _ = events.send(Event::ReadEnded { leadership, number, waited: waited(), retry });
         });
     }
 

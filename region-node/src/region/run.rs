@@ -133,11 +133,12 @@ impl Owner {
         let (of, waiting) = (agent.clone(), calls.clone());
         let (since, starter) = (Instant::now(), leading.load.starter(agent.agent_type()));
         let run = tokio::spawn(async move {
-            let waited = since.elapsed();
-            let started = starter.map(|starter| starter.start());
             let limited = || !recorded && !calls.have_left();
-            let result = executor::run(&threads, host, turn, Arc::new(view), turn_ms_max, limited).await;
-            drop(started);
+            let begun = starter.clone();
+            let begins = move || begun.map(|begun| begun.start());
+            let view = Arc::new(view);
+            let result = executor::run(&threads, host, turn, view, turn_ms_max, begins, limited).await;
+            let waited = starter.map_or(Duration::ZERO, |starter| starter.waited());
             let end = TurnEnd { waited, ended: Instant::now(), result };
             let _ = events.send(Event::TurnEnded { leadership, agent: of, number, end });
         });

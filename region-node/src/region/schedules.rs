@@ -39,6 +39,8 @@ const LOOKED_AT_ONCE: usize = 1_024;
 const IN_FLIGHT_MESSAGES_MAX: usize = REGION_IN_FLIGHT_MESSAGES_MAX / 2;
 /// Pause before it is looked again whether there is room.
 const ROOM_PAUSE_MS: u64 = 20;
+/// Pause before a schedule is looked at again whose agent's type has as many sends on their way as it may.
+const OUTBOX_PAUSE_MS: u64 = 1_000;
 /// Pause before a schedule is looked at again that this node's program can't evaluate, or whose agent's type
 /// it lacks.
 const WITHOUT_CODE_MS: u64 = 1_000;
@@ -286,7 +288,9 @@ impl Owner {
             return Ok(());
         }
         if leading.is_full_of_firings(&agent, to_itself) {
-            leading.schedules.look_again(agent, name, now_ms + ROOM_PAUSE_MS);
+            // The outbox stays full for longer: until its receivers can be reached again.
+            let pause_ms = if to_itself { ROOM_PAUSE_MS } else { OUTBOX_PAUSE_MS };
+            leading.schedules.look_again(agent, name, now_ms + pause_ms);
             return Ok(());
         }
         let times = match DueTimes::new(&schedule.when) {
