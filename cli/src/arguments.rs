@@ -58,6 +58,9 @@ pub enum Format {
     Json,
 }
 
+/// Longest that a command takes; gRPC can't say more than some thousand years.
+const LENGTH_MAX: Duration = Duration::from_secs(3_660 * 86_400);
+
 /// A length of time as people write it: `500ms`, `5s`, `2m`, `1h`, `1d`; above zero.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("'{text}' is no length of time; write 500ms, 5s, 2m, 1h or 1d");
@@ -72,9 +75,12 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         "d" => 86_400_000,
         _ => return Err(wrong()),
     };
-    match number.checked_mul(unit_ms) {
-        None | Some(0) => Err(wrong()),
-        Some(ms) => Ok(Duration::from_millis(ms)),
+    match number.checked_mul(unit_ms).map(Duration::from_millis) {
+        None | Some(Duration::ZERO) => Err(wrong()),
+        Some(length) if length > LENGTH_MAX => {
+            Err(format!("'{text}' is too long; {} days are the most", LENGTH_MAX.as_secs() / 86_400))
+        }
+        Some(length) => Ok(length),
     }
 }
 
@@ -98,9 +104,18 @@ mod tests {
         assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
         assert_eq!(duration("2d"), Ok(Duration::from_secs(172_800)));
-        for wrong in
-            ["", "5", "s", "0s", "-1s", "1.5s", "1w", "99999999999999999999s", "18446744073709551615h"]
-        {
+        for wrong in [
+            "",
+            "5",
+            "s",
+            "0s",
+            "-1s",
+            "1.5s",
+            "1w",
+            "99999999999999999999s",
+            "18446744073709551615h",
+            "3661d",
+        ] {
             assert!(duration(wrong).is_err(), "{wrong} was taken");
         }
         assert_eq!(delay("366d"), Ok(Duration::from_secs(366 * 86_400)));

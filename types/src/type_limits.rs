@@ -116,7 +116,7 @@ impl TypeLimit {
             ),
             Self::WaitMs => facts(
                 "wait_ms_max",
-                25,
+                100,
                 (0, 60_000),
                 "milliseconds that messages of the type wait for a region itself, in the mean; past it the region takes \
                  on fewer at once. 0 for any wait",

@@ -16,8 +16,10 @@ pub async fn look_for(client: &Client, agent: &str, message_id: &str, failure: &
     if failure.retry == Retry::Never && !failure.is_malformed() {
         let found = search(client, agent, message_id, Instant::now() + SEARCH_TIME_MAX).await;
         // One that no agent has got may lie with its sender. If not, it was never given up.
-        let is_unknown = failure.reason == Reason::NotFound.as_str() && !failure.by_agent;
-        failure.letter = Some(found).filter(|found| !is_unknown || *found != LetterKnown::IsNot);
+        // And one of another request under the same key says nothing of this one.
+        let says_nothing = [Reason::NotFound, Reason::IdReused].map(Reason::as_str);
+        let is_other = !failure.by_agent && says_nothing.contains(&&*failure.reason);
+        failure.letter = Some(found).filter(|found| !is_other || *found != LetterKnown::IsNot);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
 };
 use afdg_proto::pb::v1::{ScatterRequest, ScatterResult, scatter_result};
 use afdg_runtime::{Entropy, SystemEntropy, process};
-use afdg_types::{AgentRef, MessageId};
+use afdg_types::{AgentRef, MessageId, Retry};
 use anyhow::Context;
 use serde_json::json;
 use std::time::Duration;
@@ -95,9 +95,9 @@ pub async fn run(
     });
     request.set_timeout(message.timeout + Duration::from_millis(ANSWER_GRACE_MS));
     let mut report = Report { method, sent_with: message.send.then_some(&*key), format, ok: 0, failed: 0 };
-    let ended = match client.grid().scatter(request).await {
-        Ok(pages) => report.print_all(pages.into_inner(), output).await?,
-        Err(status) => Err(status),
+    let (begun, ended) = match client.grid().scatter(request).await {
+        Ok(pages) => (true, report.print_all(pages.into_inner(), output).await?),
+        Err(status) => (false, Err(status)),
     };
     if output.is_closed() {
         // The reader has seen enough; with it goes the stream, and no more agents are called.
@@ -106,6 +106,10 @@ pub async fn run(
     report.summary(&format!("{agent_type}/{key_prefix}*"));
     if let Err(status) = ended {
         let mut failure = CallFailure::of_status(&status);
+        // The status is about the rest, of which some may have begun; what was done before it stays.
+        if begun && !key.is_empty() && failure.retry != Retry::Never {
+            failure.retry = Retry::Unknown;
+        }
         failure.repeat_with = (!key.is_empty()).then(|| format!("--idempotency-key {key}"));
         return Err(failure.into());
     }

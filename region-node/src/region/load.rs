@@ -234,7 +234,8 @@ impl Load {
     /// Whether the type has half of what it may have in flight; the other half is left to what arrives.
     pub fn is_half_full(&self, agent_type: &str) -> bool {
         let Some(load) = self.types.get(agent_type) else { return false };
-        load.pace.is_half_full(load.messages)
+        let delay_max = Duration::from_millis(load.limits.get(TypeLimit::WaitMs));
+        load.pace.is_half_full(load.messages, delay_max)
             || load.messages >= load.limits.size(TypeLimit::InFlightMessages).div_ceil(2)
             || load.bytes >= load.limits.size(TypeLimit::InFlightBytes).div_ceil(2)
     }

@@ -19,16 +19,17 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Places that a type always has in a region, however slow the machine is.
-pub const PLACES_MIN: usize = 512;
+/// Messages of a type that a region lets in in a second at least, however slow the machine is: this and the time that
+/// they may wait give the least places.
+const PER_SECOND_MIN: u64 = 20_000;
+/// Places that a type always has.
+const PLACES_MIN: usize = 64;
 /// How often it is looked.
 pub const WINDOW: Duration = Duration::from_millis(100);
 /// Places that are added by a window in which messages were quick, of those that there are.
 const GROWTH_DIVISOR: usize = 8;
 /// Windows for which places grow at one look, which may come late where little happens.
 const GROWTHS_MAX: u128 = 8;
-/// What routers are told at least to let through in a second.
-const PER_SECOND_MIN: u64 = 20_000;
 
 /// What a message waits for on its way through the region.
 #[derive(Clone, Copy, Debug)]
@@ -118,11 +119,12 @@ impl Pace {
         let per_second = std::mem::take(&mut self.done) as f64 / lasted.as_secs_f64();
         if delay_max.is_zero() {
             self.places = None;
-        } else if delay > delay_max && self.taken(in_flight) > PLACES_MIN {
+        } else if delay > delay_max && self.taken(in_flight) > places_min(delay_max) {
             let filled = (per_second * delay_max.as_secs_f64()) as usize;
             // What gets in by the least places is not what the region can do.
-            let per_second = if filled > PLACES_MIN { per_second as u64 } else { PER_SECOND_MIN };
-            self.places = Some(Places { count: filled.max(PLACES_MIN), delay, delay_max, per_second });
+            let per_second = u64::max(per_second as u64, PER_SECOND_MIN);
+            self.places =
+                Some(Places { count: filled.max(places_min(delay_max)), delay, delay_max, per_second });
         } else if let Some(places) = &mut self.places {
             for _ in 0..(lasted.as_millis() / WINDOW.as_millis()).min(GROWTHS_MAX) {
                 places.count += places.count / GROWTH_DIVISOR;
@@ -149,14 +151,18 @@ impl Pace {
 
     /// Whether half of the places is taken by so many in flight; of the least, as long as they are not counted, since
     /// many that come at once take them before it shows how long they wait.
-    pub fn is_half_full(&self, in_flight: usize) -> bool {
-        let count = self.places.map_or(PLACES_MIN, |places| places.count);
-        self.taken(in_flight) >= count.div_ceil(2)
+    pub fn is_half_full(&self, in_flight: usize, delay_max: Duration) -> bool {
+        let count = self.places.map_or_else(|| places_min(delay_max), |places| places.count);
+        !delay_max.is_zero() && self.taken(in_flight) >= count.div_ceil(2)
     }
 
     fn taken(&self, in_flight: usize) -> usize {
         in_flight.saturating_sub(self.started.load(Relaxed))
     }
+}
+
+fn places_min(delay_max: Duration) -> usize {
+    ((PER_SECOND_MIN as f64 * delay_max.as_secs_f64()) as usize).max(PLACES_MIN)
 }
 
 #[cfg(test)]
@@ -165,6 +171,8 @@ mod tests {
 
     const DELAY_MAX: Duration = Duration::from_millis(50);
     const MANY: usize = 100_000;
+    /// The least in [`DELAY_MAX`].
+    const FEW: usize = 1_000;
 
     /// A window in which `done` messages were done that had waited so long each.
     fn window(pace: &mut Pace, done: usize, delay: Duration) {
@@ -178,22 +186,22 @@ mod tests {
     #[test]
     fn what_waits_too_long_gets_the_places_that_it_fills_in_time_and_grows_out_of_them() {
         let mut pace = Pace::default();
-        window(&mut pace, 2_000, DELAY_MAX);
+        window(&mut pace, 8_000, DELAY_MAX);
         assert_eq!(pace.check(MANY), Ok(()), "as long as it may be");
-        window(&mut pace, 2_000, 4 * DELAY_MAX);
-        let places = Places { count: 1_000, delay: 4 * DELAY_MAX, delay_max: DELAY_MAX, per_second: 20_000 };
-        assert_eq!(pace.check(999), Ok(()));
-        assert_eq!(pace.check(1_000), Err(places));
-        assert!(!pace.is_half_full(499) && pace.is_half_full(500));
+        window(&mut pace, 8_000, 4 * DELAY_MAX);
+        let places = Places { count: 4_000, delay: 4 * DELAY_MAX, delay_max: DELAY_MAX, per_second: 80_000 };
+        assert_eq!(pace.check(3_999), Ok(()));
+        assert_eq!(pace.check(4_000), Err(places));
+        assert!(!pace.is_half_full(1_999, DELAY_MAX) && pace.is_half_full(2_000, DELAY_MAX));
         window(&mut pace, 1_000, DELAY_MAX / 2);
-        assert_eq!(pace.check(1_124), Ok(()));
-        assert!(pace.check(1_125).is_err());
+        assert_eq!(pace.check(4_499), Ok(()));
+        assert!(pace.check(4_500).is_err());
         let mut windows = 0;
         while pace.check(MANY).is_err() {
             window(&mut pace, 1_000, DELAY_MAX / 2);
             windows += 1;
         }
-        assert!((20..40).contains(&windows), "{windows}");
+        assert!((10..40).contains(&windows), "{windows}");
         assert!(pace.is_idle());
     }
 
@@ -201,19 +209,21 @@ mod tests {
     fn a_slow_machine_leaves_a_few_places_and_handlers_that_run_take_none() {
         let mut pace = Pace::default();
         pace.waited(Hop::Commit, 10 * DELAY_MAX);
-        pace.end_window(PLACES_MIN, DELAY_MAX, WINDOW);
+        pace.end_window(FEW, DELAY_MAX, WINDOW);
         assert_eq!(pace.check(MANY), Ok(()), "so few always get in");
         window(&mut pace, 1, 10 * DELAY_MAX);
-        assert_eq!(pace.check(PLACES_MIN - 1), Ok(()));
-        assert_eq!(pace.check(PLACES_MIN).unwrap_err().per_second, PER_SECOND_MIN);
+        assert_eq!(pace.check(FEW - 1), Ok(()));
+        assert_eq!(pace.check(FEW).unwrap_err().per_second, PER_SECOND_MIN);
         let starter = pace.starter();
         let running = starter.start();
-        assert_eq!(pace.check(PLACES_MIN), Ok(()));
+        assert_eq!(pace.check(FEW), Ok(()));
         assert!(!pace.is_idle());
         drop(running);
-        assert!(pace.check(PLACES_MIN).is_err());
+        assert!(pace.check(FEW).is_err());
         pace.end_window(MANY, Duration::ZERO, WINDOW);
         assert_eq!(pace.check(MANY), Ok(()), "any wait is fine");
+        assert!(!pace.is_half_full(MANY, Duration::ZERO));
+        assert!(pace.is_half_full(FEW / 2, DELAY_MAX) && !pace.is_half_full(FEW / 2 - 1, DELAY_MAX));
     }
 
     #[test]
@@ -223,10 +233,10 @@ mod tests {
             pace.waited(hop, DELAY_MAX / 2);
         }
         pace.end_window(MANY, DELAY_MAX, WINDOW);
-        assert!(pace.check(PLACES_MIN).is_err());
+        assert!(pace.check(FEW).is_err());
         pace.end_window(0, DELAY_MAX, 2 * WINDOW);
-        assert_eq!(pace.check(647), Ok(()), "512, 576, 648");
-        assert!(pace.check(648).is_err());
+        assert_eq!(pace.check(1_264), Ok(()), "1,000, 1,125, 1,265");
+        assert!(pace.check(1_265).is_err());
     }
 
     #[tokio::test(start_paused = true)]
