@@ -76,7 +76,7 @@ impl Owner {
             }
             (Pending::SettleLetter { op, settled, is_first }, outcome) => {
                 self.letter_settled(op, is_first, outcome);
-                let _ = settled.send(());
+                let _ = settled.send(is_first);
                 Ok(())
             }
             (Pending::Fire { op, schedule }, OpOutcome::Fired { placed }) => {

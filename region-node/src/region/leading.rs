@@ -203,7 +203,7 @@ pub enum Pending {
     },
     SettleLetter {
         op: SettleDeadLetter,
-        settled: oneshot::Sender<()>,
+        settled: oneshot::Sender<bool>,
         /// The dead letter is there, and this is the first to settle it.
         is_first: bool,
     },

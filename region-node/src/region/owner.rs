@@ -80,7 +80,7 @@ pub enum Event {
     RecordWanted { leadership: u64, agent: AgentRef, number: TurnNumber, recorded: oneshot::Sender<()> },
     Ready { leadership: u64, result: Result<Backlog, ReadyError> },
     Delivered { leadership: u64, lane: LaneKey, again: bool, delivery: Result<Delivery, RowsError> },
-    SettleLetter { op: SettleDeadLetter, settled: oneshot::Sender<()> },
+    SettleLetter { op: SettleDeadLetter, settled: oneshot::Sender<bool> },
     CancelSchedule { op: CancelSchedule, cancelled: oneshot::Sender<bool> },
     ReadsChecked { leadership: u64, reads: Vec<Admission>, result: Result<(), WriteError> },
     ReadEnded { leadership: u64, number: TurnNumber, waited: Duration, retry: Option<Admission> },
@@ -178,12 +178,12 @@ impl RegionHandle {
         waiting.await.ok()
     }
 
-    /// Carries out what a person decided about a dead letter. False if the lead was lost before it was known
-    /// to be done.
-    pub async fn settle_letter(&self, op: SettleDeadLetter) -> bool {
+    /// Carries out what a person decided about a dead letter; whether this decision settled it, and not an earlier
+    /// one. None if the lead was lost before that was known.
+    pub async fn settle_letter(&self, op: SettleDeadLetter) -> Option<bool> {
         let (settled, waiting) = oneshot::channel();
         let _ = self.events.send(Event::SettleLetter { op, settled });
-        waiting.await.is_ok()
+        waiting.await.ok()
     }
 
     /// Cancels a schedule; whether it was there. None if the lead was lost before that was known.

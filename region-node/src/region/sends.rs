@@ -153,7 +153,7 @@ impl Owner {
     }
 
     /// Proposes what a person decided about a dead letter.
-    pub(super) fn settle_letter(&mut self, op: SettleDeadLetter, settled: oneshot::Sender<()>) {
+    pub(super) fn settle_letter(&mut self, op: SettleDeadLetter, settled: oneshot::Sender<bool>) {
         let Some(leading) = self.leading.as_mut().filter(|leading| leading.ready) else { return };
         let letter = match dead_letters::get(self.replica.rows().as_ref(), &op.agent, op.number) {
             Ok(letter) => letter,

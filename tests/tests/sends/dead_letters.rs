@@ -107,3 +107,28 @@ async fn what_keeps_failing_is_a_dead_letter_that_can_be_tried_again_or_dropped(
     mail.grid.stop().await;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_is_counted_by_the_decision_that_settles_it() -> Result<()> {
+    const LETTERS: usize = 40;
+    let mail = Mail::open(1).await?;
+    for number in 0..LETTERS as u64 {
+        let refused = Letter { refused_until_ms: u64::MAX, ..letter(number) };
+        mail.send(&format!("b{number}"), refused, &format!("k{number}"), 0).await?;
+    }
+    let give_up = Instant::now() + PATIENCE;
+    let letters = loop {
+        let letters = listed(&mail, DeadLetterFilter::default()).await?;
+        if letters.len() == LETTERS {
+            break letters;
+        }
+        ensure!(Instant::now() < give_up, "there are {} dead letters", letters.len());
+    };
+    let names: Vec<_> = letters.into_iter().map(|letter| letter.name).collect();
+    let decisions = (0..8).map(|_| settled(&mail, names.clone(), Action::Drop));
+    let counted: Vec<u32> = futures::future::try_join_all(decisions).await?;
+    assert_eq!(counted.iter().sum::<u32>(), LETTERS as u32, "{counted:?}");
+    assert_eq!(listed(&mail, DeadLetterFilter::default()).await?, []);
+    mail.grid.stop().await;
+    Ok(())
+}
