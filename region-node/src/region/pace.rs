@@ -149,11 +149,14 @@ impl Pace {
         if self.taken(in_flight) < places.count { Ok(()) } else { Err(places) }
     }
 
-    /// Whether half of the places is taken by so many in flight; of the least, as long as they are not counted, since
-    /// many that come at once take them before it shows how long they wait.
+    /// Whether half of the places is taken by so many in flight. As long as they are not counted, three quarters of
+    /// the least: many that come at once take them before it shows how long they wait.
     pub fn is_half_full(&self, in_flight: usize, delay_max: Duration) -> bool {
-        let count = self.places.map_or_else(|| places_min(delay_max), |places| places.count);
-        !delay_max.is_zero() && self.taken(in_flight) >= count.div_ceil(2)
+        let half = match self.places {
+            Some(places) => places.count.div_ceil(2),
+            None => places_min(delay_max).div_ceil(4) * 3,
+        };
+        !delay_max.is_zero() && self.taken(in_flight) >= half
     }
 
     fn taken(&self, in_flight: usize) -> usize {
@@ -223,7 +226,7 @@ mod tests {
         pace.end_window(MANY, Duration::ZERO, WINDOW);
         assert_eq!(pace.check(MANY), Ok(()), "any wait is fine");
         assert!(!pace.is_half_full(MANY, Duration::ZERO));
-        assert!(pace.is_half_full(FEW / 2, DELAY_MAX) && !pace.is_half_full(FEW / 2 - 1, DELAY_MAX));
+        assert!(pace.is_half_full(FEW * 3 / 4, DELAY_MAX) && !pace.is_half_full(FEW * 3 / 4 - 1, DELAY_MAX));
     }
 
     #[test]

@@ -11,7 +11,6 @@ use super::{
     held::Amount,
     leading::{Acceptance, Leading, Pending},
     owner::Owner,
-    sends::message_of,
 };
 use afdg_agent::{
     due_times::{DueTimes, Firing},
@@ -319,7 +318,8 @@ impl Owner {
                 let Some(leading) = self.leading.as_mut() else { return };
                 let bytes = send.request.len();
                 leading.enter_inbox(&agent, send.message_id, send.digest, bytes, Acceptance::Stands);
-                self.enqueue(agent.clone(), message_of(send));
+                // Many may be due at once: there has to be room for it.
+                self.is_due(agent.clone(), send);
             } else {
                 self.send_lies_in_outbox(
                     (agent.clone(), schedule.to.clone()),
