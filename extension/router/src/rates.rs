@@ -28,8 +28,6 @@ const REMEMBERED: Duration = Duration::from_secs(1);
 const REMEMBERED_MAX: usize = 1_024;
 /// Places that nobody took are kept for this long, since callers do not come evenly.
 const SAVED_UP: Duration = Duration::from_millis(50);
-/// So many a second are let through at least: a region that stood still does not know what it gets done.
-const PER_SECOND_MIN: u64 = 10;
 /// Longest pause that a caller is told.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(1);
 
@@ -95,7 +93,7 @@ impl Rates {
     pub(crate) fn learn(&self, region: RegionId, agent_type: &str, error: &GridError, now: Instant) {
         let per_second = error.metadata.get(PER_SECOND).and_then(|number| number.parse().ok());
         let Some(per_second) = per_second.filter(|_| error.reason == Reason::Overloaded) else { return };
-        let per_second = u64::max(per_second, PER_SECOND_MIN);
+        let per_second = u64::max(per_second, 1);
         let pause = Duration::from_millis(error.retry_after_ms.unwrap_or(0)).min(RETRY_AFTER_MAX);
         let next_place = now + pause + SAVED_UP;
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);

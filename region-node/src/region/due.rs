@@ -15,7 +15,6 @@ use std::{
     ops::Bound,
     time::Duration,
 };
-use tokio::time::Instant;
 
 /// Sends that become due are put into their agents' queues so many at a time.
 const DUE_AT_ONCE: usize = 1_024;
@@ -76,9 +75,6 @@ impl Owner {
     /// Starts what is due by now.
     pub(super) fn fire_due(&mut self) {
         let now_ms = self.here.world.clock.now_ms();
-        if let Some(leading) = self.leading.as_mut() {
-            leading.load.look_at_pace(Instant::now());
-        }
         if let Err(error) = self.let_in_parked(now_ms).and_then(|()| self.let_in_due(now_ms)) {
             return self.storage_failed(&error.to_string());
         }

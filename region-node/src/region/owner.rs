@@ -317,6 +317,9 @@ impl Owner {
                 }
                 Happened::Due => {}
             }
+            if let Some(leading) = self.leading.as_mut() {
+                leading.load.look_at_pace(Instant::now());
+            }
             self.fire_due();
             self.start_lanes();
             self.check_reads();
