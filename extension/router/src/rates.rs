@@ -85,7 +85,7 @@ impl Rates {
         // Those who are turned away one after the other are not told to come back at the same time.
         let wait = (wait + spacing.saturating_mul(known.turned_away)).min(RETRY_AFTER_MAX);
         known.turned_away = known.turned_away.saturating_add(1);
-        let wait_ms = wait.as_micros().div_ceil(1_000) as u64;
+        let wait_ms = wait.as_nanos().div_ceil(1_000_000) as u64;
         Err(known.error.clone().retry_after_ms(wait_ms))
     }
 
@@ -176,6 +176,10 @@ mod tests {
         assert_eq!(refused, refusal(6));
         let later = rates.check(REGION, TYPE, at(4)(start)).unwrap_err();
         assert_eq!(later, refusal(6 + 8), "the next one comes a place later");
+        let soon = Rates::default();
+        soon.learn(REGION, TYPE, &refusal(10), start);
+        let just_before = start + Duration::from_millis(10) - Duration::from_nanos(1);
+        assert_eq!(soon.check(REGION, TYPE, just_before), Err(refusal(1)), "no pause is none");
         assert_eq!(rates.check(REGION, "t.U", at(4)(start)), Ok(()));
         assert_eq!(rates.check(RegionId(2), TYPE, at(4)(start)), Ok(()));
         assert_eq!(rates.check(REGION, TYPE, at(10)(start)), Ok(()), "the pause is over");
