@@ -52,11 +52,11 @@ impl CatalogConfig {
     pub fn check(&self) -> Result<(), ConfigError> {
         let wrong = |field, problem: String| Err(ConfigError { field, problem });
         if !matches!(self.servers.len(), 1 | 3 | 5) {
-            return wrong("servers", format!("must be 1, 3 or 5; got {}", self.servers.len()));
+            return wrong("peers", format!("must be 1, 3 or 5 servers; got {}", self.servers.len()));
         }
         if !self.servers.contains_key(&self.id) {
             let ids: Vec<String> = self.servers.keys().map(u64::to_string).collect();
-            return wrong("id", format!("is {}, which is none of the servers {}", self.id, ids.join(", ")));
+            return wrong("id", format!("is {}, which is none of the peers {}", self.id, ids.join(", ")));
         }
         let Bootstrap { regions, replicas, nodes } = self.bootstrap;
         if !(1..=REGIONS_MAX).contains(&regions) {

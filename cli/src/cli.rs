@@ -15,7 +15,7 @@ use std::process::ExitCode;
   afdg call bank.v1.Account/alice Deposit '{\"cents\":500}'   in another terminal
   afdg demo                                                 thousands of agents, checked
 
-Exit status: 0 all went as asked; 1 the work was done and its result is a failure;
+Exit status: 0 all went as asked; 1 it could not be done, or was done and its result is a failure;
 2 the command line, a file or a config value is wrong and nothing was done: a malformed argument,
 a type, method, node, region, dead letter or schedule that the grid does not have;
 3 a server could not go on; 4 a second signal ended a server before it was done.
@@ -179,6 +179,7 @@ mod tests {
             "afdg demo --file x.csv --seed 7",
             "afdg status -o xml",
             "afdg dev --catalogs 2",
+            "afdg dev --listen nope",
             "afdg server catalog",
             "afdg attach bank.v1.Account/alice Deposit",
             "afdg attach bank.v1.Account/alice Deposit id --idempotency-key k",

@@ -134,7 +134,8 @@ impl RegionNode for RegionService {
             .map_err(|error| of_grid_error(&malformed("message_id", &error)))?;
         handle.replica.linearize().await.map_err(|_| of_grid_error(&not_leader()))?;
         let wait = Duration::from_millis(request.wait_ms.min(limits::CALL_TIMEOUT_MS_MAX));
-        let (known, outcome) = handle.find(id, wait).await.ok_or_else(|| of_grid_error(&not_leader()))?;
+        let (known, outcome) =
+            handle.find(id, &request.method, wait).await.ok_or_else(|| of_grid_error(&not_leader()))?;
         if let Some(error) = known.and_then(|known| of_other_method(id, known.digest, &request.method)) {
             return Err(of_grid_error(&error));
         }

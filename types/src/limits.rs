@@ -72,7 +72,7 @@ pub const REGION_INBOX_MESSAGES_MAX: usize = 262_144;
 /// Request bytes of the sends that one region has accepted and that wait for their turn.
 pub const REGION_INBOX_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Sends of one region's turns on their way to their receivers; past it the region takes no new messages
-/// but those that only read.
+/// but those that only read, calls of agents that wait, and sends of agents.
 pub const REGION_OUTBOX_MESSAGES_MAX: usize = 262_144;
 /// Request bytes of those.
 pub const REGION_OUTBOX_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -119,7 +119,8 @@ pub const LIST_DEAD_LETTERS_MAX: u32 = 1_000;
 pub const ENTRY_TURNS_MAX: usize = 1_024;
 /// Effect bytes past which a replicated entry takes no more turns.
 pub const ENTRY_BYTES_TARGET: usize = 1024 * 1024;
-/// Replicated entries of one region under way at the same time.
+/// Replicated entries of one region under way at the same time. How many operations they have together depends on
+/// whether processors are short.
 pub const REGION_ENTRIES_IN_FLIGHT_MAX: usize = 4;
 /// How far ahead of the node's clock the time in a message id may be.
 pub const CLOCK_SKEW_MS_MAX: u64 = 10_000;

@@ -11,7 +11,7 @@ use afdg_runtime::process;
 use afdg_types::limits::LIST_DEAD_LETTERS_MAX;
 use clap::Args;
 use serde_json::json;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[derive(Args, Debug)]
 #[command(after_help = "Exit status 1 means that something is missing: a node, a leader, a replica.
@@ -48,12 +48,24 @@ const DEAD_LETTERS_COUNTED_MAX: u32 = LIST_DEAD_LETTERS_MAX;
 
 /// How many there are, up to the bound; none if it can't be known, as while a region has no leader.
 async fn count_dead_letters(client: &Client) -> Option<usize> {
-    let page_size = DEAD_LETTERS_COUNTED_MAX;
-    let mut request =
-        tonic::Request::new(ListDeadLettersRequest { page_size, ..ListDeadLettersRequest::default() });
-    request.set_timeout(DEAD_LETTERS_TIME_MAX);
-    let page = client.dead_letters().list_dead_letters(request).await.ok()?;
-    Some(page.into_inner().letters.len())
+    let end = Instant::now() + DEAD_LETTERS_TIME_MAX;
+    let (mut count, mut page_token) = (0, String::new());
+    loop {
+        let page_size = DEAD_LETTERS_COUNTED_MAX - count as u32;
+        let mut request = tonic::Request::new(ListDeadLettersRequest {
+            page_size,
+            page_token,
+            ..ListDeadLettersRequest::default()
+        });
+        request.set_timeout(end.saturating_duration_since(Instant::now()));
+        let page = client.dead_letters().list_dead_letters(request).await.ok()?.into_inner();
+        count += page.letters.len().min(page_size as usize);
+        // A page of a grid with many regions may be short, or empty, though more follow.
+        if page.next_page_token.is_empty() || count >= DEAD_LETTERS_COUNTED_MAX as usize {
+            return Some(count);
+        }
+        page_token = page.next_page_token;
+    }
 }
 
 /// `afdg status` is for a grid that is not well, too: it does not wait long.
@@ -142,8 +154,9 @@ fn as_json(status: &GetStatusResponse, wrong: &[String], dead_letters: Option<us
         .catalog
         .iter()
         .map(|server| {
+            let applied_index = (server.applied_index > 0).then_some(server.applied_index);
             json!({"id": server.id, "address": server.address, "leader": server.leader,
-                   "applied_index": server.applied_index})
+                   "applied_index": applied_index})
         })
         .collect();
     json!({

@@ -11,14 +11,14 @@ pub use transcode::{Types, methods_shown, reentrancy};
 
 use crate::{
     arguments::{EndpointArgs, OutputArgs, duration},
-    client::{CallFailure, Client},
+    client::{CallFailure, Client, LetterKnown},
     failure::usage,
     output::Output,
 };
 use afdg_extension::SCATTER_PARALLEL_MAX;
 use afdg_proto::pb::{admin::ListTypesRequest, v1::CallRequest};
 use afdg_runtime::{Entropy, SystemEntropy, process};
-use afdg_types::limits::IDEMPOTENCY_KEY_BYTES_MAX;
+use afdg_types::{MessageId, Reason, limits::IDEMPOTENCY_KEY_BYTES_MAX};
 use anyhow::Context;
 use clap::Args;
 use many::{Message, Recipient};
@@ -125,6 +125,7 @@ pub async fn run(args: CallArgs, output: &mut Output) -> anyhow::Result<u8> {
     let request = method.encode(agent.key(), &json)?;
 
     // With a key of its own, a call with an unknown outcome can be repeated safely. Reads need none.
+    let is_repeatable = args.idempotency_key.is_some();
     let key = match args.idempotency_key {
         Some(key) => key,
         None if method.read_only() => String::new(),
@@ -146,6 +147,13 @@ pub async fn run(args: CallArgs, output: &mut Output) -> anyhow::Result<u8> {
         Err(status) => {
             let mut failure = CallFailure::of_status(&status);
             failure.repeat_with = (!key.is_empty()).then(|| format!("--idempotency-key {key}"));
+            let is_other = failure.reason == Reason::IdReused.as_str();
+            if is_repeatable && !is_other {
+                // The message may have been sent under the key before, and given up.
+                let id = MessageId::from_idempotency_key(&agent, &key).to_string();
+                letter::look_for(&client, agent.as_str(), &id, &mut failure).await;
+                failure.letter = failure.letter.filter(|letter| matches!(letter, LetterKnown::Is(_)));
+            }
             Err(failure.into())
         }
     }

@@ -18,7 +18,7 @@ const ATTEMPT_MS_MAX: u64 = 10_000;
 const ANSWER_GRACE_MS: u64 = 5_000;
 /// How long one call is repeated.
 const CALL_MS_MAX: u64 = 120_000;
-/// A grid that has answered nobody for so long is taken for gone: no call is repeated any more.
+/// A grid that has answered nobody for so long is taken for gone: no call is made any more.
 const SILENCE_MS_MAX: u64 = 30_000;
 /// Pauses between attempts, doubled each time, unless the grid names one.
 const PAUSE_MS_MIN: u64 = 10;
@@ -29,13 +29,14 @@ pub struct Persistent {
     pipe: Pipe,
     retries: AtomicU64,
     unknown_outcomes: AtomicU64,
-    answered: Mutex<Instant>,
+    /// Since when no call has succeeded, if the last one failed.
+    failing_since: Mutex<Option<Instant>>,
 }
 
 impl Persistent {
     pub fn new(pipe: Pipe) -> Self {
-        let answered = Mutex::new(Instant::now());
-        Self { pipe, retries: AtomicU64::new(0), unknown_outcomes: AtomicU64::new(0), answered }
+        let (retries, unknown_outcomes) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { pipe, retries, unknown_outcomes, failing_since: Mutex::default() }
     }
 
     /// Attempts beyond the first of all calls.
@@ -53,20 +54,24 @@ impl Persistent {
         let give_up = Instant::now() + Duration::from_millis(CALL_MS_MAX);
         let mut pause_ms = PAUSE_MS_MIN;
         loop {
+            if self.is_silent() {
+                let what = "the grid has answered no call for 30 s, so none is made any more";
+                return Err(CallFailure::of_call_error(GridError::new(Reason::NoLeader, what).into()));
+            }
             let error = match self.attempt(call.clone()).await {
                 Ok(response) => {
-                    *self.answered() = Instant::now();
+                    *self.failing_since() = None;
                     return Ok(response);
                 }
                 Err(error) => error,
             };
+            self.failing_since().get_or_insert_with(Instant::now);
             let failure = CallFailure::of_call_error(error);
             if failure.retry == Retry::Unknown {
                 self.unknown_outcomes.fetch_add(1, Ordering::Relaxed);
             }
             let pause = Duration::from_millis(failure.retry_after_ms.unwrap_or(pause_ms).min(PAUSE_MS_MAX));
-            let is_silent = self.answered().elapsed() > Duration::from_millis(SILENCE_MS_MAX);
-            if failure.retry == Retry::Never || is_silent || Instant::now() + pause > give_up {
+            if failure.retry == Retry::Never || self.is_silent() || Instant::now() + pause > give_up {
                 return Err(failure);
             }
             self.retries.fetch_add(1, Ordering::Relaxed);
@@ -75,9 +80,12 @@ impl Persistent {
         }
     }
 
-    /// When a call last succeeded.
-    fn answered(&self) -> MutexGuard<'_, Instant> {
-        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
+    fn is_silent(&self) -> bool {
+        self.failing_since().is_some_and(|since| since.elapsed() > Duration::from_millis(SILENCE_MS_MAX))
+    }
+
+    fn failing_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.failing_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn attempt(&self, call: CallRequest) -> Result<Bytes, CallError> {

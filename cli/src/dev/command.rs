@@ -29,7 +29,7 @@ ctrl-c or SIGTERM ends it, with 'stopped (SIGTERM)' as its last line on standard
 )]
 pub struct DevArgs {
     /// Where clients call; port 0 picks one
-    #[arg(long, default_value = "127.0.0.1:7400", value_name = "HOST:PORT")]
+    #[arg(long, default_value = "127.0.0.1:7400", value_name = "HOST:PORT", value_parser = address)]
     listen: String,
     #[arg(
         long,
@@ -61,6 +61,18 @@ pub struct DevArgs {
     /// End when standard input is closed: for programs that start a grid and must not leave it behind
     #[arg(long, hide = true)]
     until_stdin_closes: bool,
+}
+
+fn address(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_ok() && is_host(host) => Ok(text.to_owned()),
+        _ => Err("host:port is wanted, such as 127.0.0.1:7400".to_owned()),
+    }
+}
+
+/// An address of IPv6 stands in brackets.
+fn is_host(text: &str) -> bool {
+    !text.is_empty() && (!text.contains(':') || text.starts_with('[') && text.ends_with(']'))
 }
 
 fn catalogs(text: &str) -> Result<u16, String> {

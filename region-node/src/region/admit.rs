@@ -105,7 +105,9 @@ impl Owner {
         match &mut self.leading {
             // What comes before a new leader is ready is looked at again when it is.
             Some(leading) if has_turn && admission.chain.is_empty() && leading.ready => {
-                leading.load.waited(agent_type, Hop::Admission, now.duration_since(admission.arrived));
+                let waited = now.duration_since(admission.arrived);
+                leading.window.waited(waited);
+                leading.load.waited(agent_type, Hop::Admission, waited);
                 leading.load.check_pace(agent_type)?;
                 leading.load.take_rate(agent_type, now)
             }

@@ -38,9 +38,14 @@ pub fn of_other_method(id: MessageId, digest: u128, method: &str) -> Option<Grid
 }
 
 impl RegionHandle {
-    /// What is known of the message, and how it ended if that is known within `wait`; none if this replica does
-    /// not lead.
-    pub async fn find(&self, id: MessageId, wait: Duration) -> Option<(Option<Known>, Option<Outcome>)> {
+    /// What is known of the message, and how it ended if that is known within `wait` and it is of the method (or
+    /// none is named); none if this replica does not lead.
+    pub async fn find(
+        &self,
+        id: MessageId,
+        method: &str,
+        wait: Duration,
+    ) -> Option<(Option<Known>, Option<Outcome>)> {
         let (outcomes, mut ended) = mpsc::unbounded_channel();
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().ok().filter(|_| !wait.is_zero());
         let until = Instant::now() + wait;
@@ -50,9 +55,10 @@ impl RegionHandle {
             caller: 0,
         });
         let (found, waiting) = oneshot::channel();
-        let _ = self.events.send(Event::Find { id, wait: waiter, found });
+        let _ = self.events.send(Event::Find { id, method: method.to_owned(), wait: waiter, found });
         let known = waiting.await.ok()?;
         let outcome = match known {
+            // At once if nobody will answer.
             Some(_) => tokio::time::timeout_at(until, ended.recv()).await.ok().flatten(),
             None => None,
         };
@@ -61,12 +67,18 @@ impl RegionHandle {
 }
 
 impl Owner {
-    /// What is known of the message; whoever waits is told how it ended. None if this replica does not lead.
-    pub(super) fn find(&mut self, id: MessageId, wait: Option<Waiter>) -> Option<Option<Known>> {
+    /// What is known of the message; whoever waits is told how it ended, if it is of the method. None if this replica
+    /// does not lead.
+    pub(super) fn find(
+        &mut self,
+        id: MessageId,
+        method: &str,
+        wait: Option<Waiter>,
+    ) -> Option<Option<Known>> {
         let leading = self.leading.as_mut().filter(|leading| leading.ready)?;
         if let Some(waiters) = leading.waiters.get_mut(&id) {
             let known = Known { slot: waiters.slot, digest: waiters.digest };
-            match wait {
+            match wait.filter(|_| of_other_method(id, known.digest, method).is_none()) {
                 Some(waiter) if waiters.let_go_of_the_late(Instant::now()) >= WAITERS_MAX => {
                     waiter.reply_to.refuse(overloaded("as many callers wait for this message as may"));
                 }
@@ -77,7 +89,7 @@ impl Owner {
         match replies::get(self.replica.rows().as_ref(), id) {
             Ok(Some(reply)) => {
                 let known = Known { slot: reply.slot, digest: reply.digest };
-                if let Some(waiter) = wait {
+                if let Some(waiter) = wait.filter(|_| of_other_method(id, known.digest, method).is_none()) {
                     self.keep_id(id, &reply);
                     waiter.reply_to.reply(result_of(reply.reply));
                 }

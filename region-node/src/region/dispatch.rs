@@ -17,6 +17,9 @@ use afdg_replication::WriteError;
 
 impl Owner {
     pub(super) fn entry_ended(&mut self, result: Result<Outcome, WriteError>, ops: Vec<Pending>) {
+        if let Some(leading) = self.leading.as_mut() {
+            leading.window.committed(ops.len());
+        }
         let outcomes = match result {
             Ok(Outcome::Applied(outcomes)) => outcomes,
             Ok(refused @ (Outcome::Fenced { .. } | Outcome::Unreadable(_))) => {

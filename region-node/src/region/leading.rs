@@ -10,6 +10,7 @@ use super::{
     propose::Proposed,
     reads::RunningRead,
     schedules::Schedules,
+    window::Window,
 };
 use crate::executor::{
     calls::Calls,
@@ -285,6 +286,7 @@ pub struct Leading {
     pub next_sequence: u64,
     /// Operations that wait for the next entry, by agent type.
     pub pending: FairQueue<Pending>,
+    pub window: Window,
     /// Entries under way, in order.
     pub proposed: futures::stream::FuturesOrdered<Proposed>,
     /// Admitted and not yet answered.
@@ -345,6 +347,7 @@ impl Leading {
             next_turn: 1,
             next_sequence: Fence::first_of(leadership) + 1,
             pending: Pending::queue(),
+            window: Window::new(Instant::now()),
             proposed: futures::stream::FuturesOrdered::new(),
             load,
             due: BTreeSet::new(),

@@ -51,6 +51,7 @@ mod run;
 mod schedules;
 mod sends;
 mod steps;
+mod window;
 
 pub use admission::{Admission, Outgoing, ReplyTo};
 pub use by_id::of_other_method;

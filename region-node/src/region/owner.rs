@@ -85,7 +85,7 @@ pub enum Event {
     ReadsChecked { leadership: u64, reads: Vec<Admission>, result: Result<(), WriteError> },
     ReadEnded { leadership: u64, number: TurnNumber, waited: Duration, retry: Option<Admission> },
     Inspect { agent: AgentRef, activity: oneshot::Sender<Activity> },
-    Find { id: MessageId, wait: Option<Waiter>, found: oneshot::Sender<Option<Known>> },
+    Find { id: MessageId, method: String, wait: Option<Waiter>, found: oneshot::Sender<Option<Known>> },
     Measure { measures: oneshot::Sender<Measures> },
     ListBlocked { agent_type: String, limit: usize, blocked: oneshot::Sender<ListBlockedAgentsResponse> },
     Drain,
@@ -318,7 +318,9 @@ impl Owner {
                 Happened::Due => {}
             }
             if let Some(leading) = self.leading.as_mut() {
-                leading.load.look_at_pace(Instant::now());
+                let now = Instant::now();
+                leading.load.look_at_pace(now);
+                leading.window.look(now);
             }
             self.fire_due();
             self.start_lanes();
@@ -331,7 +333,7 @@ impl Owner {
     /// A send's turn that ends at once goes into the next entry in place of the send.
     async fn await_quick_turns(&mut self, happening: &mut mpsc::UnboundedReceiver<Event>) {
         let is_acceptance = |op: &Pending| matches!(op, Pending::Accept { .. });
-        let may_propose = |leading: &&Leading| leading.proposed.len() < limits::REGION_ENTRIES_IN_FLIGHT_MAX;
+        let may_propose = |leading: &&Leading| leading.may_propose() && leading.window.room() > 0;
         let leading = self.leading.as_ref().filter(may_propose);
         if !leading.is_some_and(|leading| leading.pending.iter().any(is_acceptance)) {
             return;
@@ -347,7 +349,9 @@ impl Owner {
         match event {
             Event::TurnEnded { leadership, agent, number, end: TurnEnd { waited, ended, result } } => {
                 if let Some(leading) = self.leading.as_mut() {
-                    leading.load.waited(agent.agent_type(), Hop::Turn, waited + ended.elapsed());
+                    let unheard = ended.elapsed();
+                    leading.window.waited(unheard);
+                    leading.load.waited(agent.agent_type(), Hop::Turn, waited + unheard);
                 }
                 self.turn_ended(leadership, &agent, number, result)
             }
@@ -375,8 +379,8 @@ impl Owner {
                     let _ = activity.send(doing);
                 }
             }
-            Event::Find { id, wait, found } => {
-                if let Some(known) = self.find(id, wait) {
+            Event::Find { id, method, wait, found } => {
+                if let Some(known) = self.find(id, &method, wait) {
                     let _ = found.send(known);
                 }
             }

@@ -1,5 +1,5 @@
-//! Propose: what waits becomes one entry. Never a timer: while as many entries are under way as may be,
-//! effects gather, and the next entry takes them all.
+//! Propose: what waits becomes one entry. Never a timer: while as much is under way as may be, effects gather,
+//! and the next entry takes as many of them as may be.
 
 use super::{
     admit::result_of,
@@ -28,16 +28,18 @@ impl Owner {
     pub(super) fn propose(&mut self) {
         loop {
             let Some(leading) = self.leading.as_mut() else { return };
-            if leading.pending.is_empty()
-                || !leading.ready
-                || leading.proposed.len() >= limits::REGION_ENTRIES_IN_FLIGHT_MAX
-            {
+            if leading.pending.is_empty() || !leading.ready || !leading.may_propose() {
                 return;
             }
-            let ops = take_for_entry(&mut leading.pending, &mut leading.waiters);
+            let room = leading.window.room();
+            if room == 0 {
+                return leading.window.is_full();
+            }
+            let ops = take_for_entry(&mut leading.pending, &mut leading.waiters, room);
             if ops.is_empty() {
                 return;
             }
+            leading.window.proposed(ops.len());
             if self.here.fail_points.any() {
                 ops.iter().for_each(|op| steps::reach(self.here.fail_points, Moment::Before, op));
             }
@@ -74,6 +76,11 @@ fn answer_early(leading: &mut Leading, ops: &[Pending]) {
 }
 
 impl Leading {
+    /// Whether another entry may be under way.
+    pub(super) fn may_propose(&self) -> bool {
+        self.proposed.len() < limits::REGION_ENTRIES_IN_FLIGHT_MAX
+    }
+
     /// Has the operation go into one of the next entries. Those of one agent type go in this order; types take
     /// turns.
     pub(super) fn wait_for_entry(&mut self, op: Pending) {
@@ -102,15 +109,16 @@ impl Pending {
     }
 }
 
-/// What waits, as much as goes into one entry: the last operation taken may pass the target, and an entry
-/// still fits a frame.
+/// What waits, as much as has `room` in one entry: the last operation taken may pass the target of bytes, and an
+/// entry still fits a frame.
 fn take_for_entry(
     pending: &mut FairQueue<Pending>,
     waiters: &mut HashMap<MessageId, Waiters>,
+    room: usize,
 ) -> Vec<Pending> {
     let mut bytes = 0;
     let mut ops = Vec::new();
-    while ops.len() < limits::ENTRY_TURNS_MAX && bytes < limits::ENTRY_BYTES_TARGET {
+    while ops.len() < room && bytes < limits::ENTRY_BYTES_TARGET {
         let Some(op) = pending.pop() else { break };
         if let Pending::Accept { send, .. } = &op
             && let Some(waiters) = waiters.get_mut(&send.message_id)

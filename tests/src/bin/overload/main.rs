@@ -93,17 +93,17 @@ async fn run(arguments: Arguments) -> anyhow::Result<bool> {
     grid.limit(rate.into_iter().chain(wait)).await?;
     let sender = Sender::connect(&grid.endpoint).await?;
     let calm = Duration::from_secs(arguments.calm_seconds);
-    let (alone_ms, _) = beside(&grid, tokio::time::sleep(calm)).await?;
+    let (alone, _) = beside(&grid, tokio::time::sleep(calm)).await?;
     let best = sender.answered_in(calm).await?.done as f64 / calm.as_secs_f64();
     ensure!(best > 0.0, "the grid answered no call");
     // What the neighbour has to bear from a type that sends as much as may be and no more.
-    let (busy_ms, _) = beside(&grid, sender.send_at(best as u64, calm)).await?;
+    let (busy, _) = beside(&grid, sender.send_at(best as u64, calm)).await?;
     let offered = best as u64 * arguments.times;
     let seconds = Duration::from_secs(arguments.seconds);
     say(format_args!("the grid answers {best:.0} calls a second; now {offered} a second are sent"));
     let (watched, before) = (grid.watch_memory(), grid.cpu());
     let started = Instant::now();
-    let (overload_ms, counts) = beside(&grid, sender.send_at(offered, seconds)).await?;
+    let (overload, counts) = beside(&grid, sender.send_at(offered, seconds)).await?;
     let began = Instant::now();
     let (memory, after) = (watched.highest(), grid.cpu());
     let took = began.duration_since(started).as_secs_f64();
@@ -129,12 +129,17 @@ async fn run(arguments: Arguments) -> anyhow::Result<bool> {
         say(format_args!("            otherwise: {failure}"));
     }
     say(format_args!(
-        "neighbour   p99 {alone_ms:.1} ms alone, {busy_ms:.1} ms beside what may be, {overload_ms:.1} ms beside the overload"
+        "neighbour   p99 {:.1} ms alone, {:.1} ms beside what may be, {:.1} ms beside the overload",
+        alone.p99_ms, busy.p99_ms, overload.p99_ms
     ));
     say(format_args!(
         "            {:.1} times as long as alone, {:.1} times as long as beside what may be",
-        overload_ms / alone_ms,
-        overload_ms / busy_ms
+        overload.p99_ms / alone.p99_ms,
+        overload.p99_ms / busy.p99_ms
+    ));
+    say(format_args!(
+        "            p50 {:.1} ms alone, {:.1} ms beside what may be, {:.1} ms beside the overload",
+        alone.p50_ms, busy.p50_ms, overload.p50_ms
     ));
     say(format_args!(
         "processors  {:.2} by the grid, {:.2} by the clients",
@@ -149,7 +154,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<bool> {
     grid.stop().await?;
     let bounds = [
         ("goodput", goodput >= arguments.goodput_min * best),
-        ("another type's time", overload_ms <= arguments.neighbour_times_max * alone_ms),
+        ("another type's time", overload.p99_ms <= arguments.neighbour_times_max * alone.p99_ms),
         ("memory", memory >> 20 <= arguments.memory_mib),
         ("recovery", recovery.is_some()),
         ("refusals with a hint", counts.failed == 0),
@@ -161,8 +166,14 @@ async fn run(arguments: Arguments) -> anyhow::Result<bool> {
     Ok(bounds.iter().all(|(_, held)| *held))
 }
 
-/// The neighbour's p99, milliseconds, as long as `load` goes on.
-async fn beside<T>(grid: &Grid, load: impl Future<Output = T>) -> anyhow::Result<(f64, T)> {
+/// How long a neighbour's calls took.
+struct Latency {
+    p50_ms: f64,
+    p99_ms: f64,
+}
+
+/// The neighbour's calls as long as `load` goes on.
+async fn beside<T>(grid: &Grid, load: impl Future<Output = T>) -> anyhow::Result<(Latency, T)> {
     let stop = Arc::<AtomicBool>::default();
     let (told, neighbour) = (Arc::clone(&stop), grid.neighbour().await?);
     let calls = tokio::spawn(async move {
@@ -179,8 +190,10 @@ async fn beside<T>(grid: &Grid, load: impl Future<Output = T>) -> anyhow::Result
     stop.store(true, Relaxed);
     let mut times = calls.await??;
     times.sort_unstable();
-    let p99 = times.get(times.len() * 99 / 100).context("the neighbour called nobody")?;
-    Ok((p99.as_secs_f64() * 1_000.0, result))
+    let ms =
+        |percent| times.get(times.len() * percent / 100).map(|time: &Duration| time.as_secs_f64() * 1_000.0);
+    let latency = ms(50).zip(ms(99)).map(|(p50_ms, p99_ms)| Latency { p50_ms, p99_ms });
+    Ok((latency.context("the neighbour called nobody")?, result))
 }
 
 /// When half of what the grid can take is answered without a refusal again, for a second.
