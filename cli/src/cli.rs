@@ -1,9 +1,11 @@
 //! The command line: what there is, and how a command ends.
 
-use crate::{admin, arguments::Format, bench, call, demo, dev, failure, output::Output, server};
+use crate::{
+    admin, arguments::Format, bench, call, demo, dev, failure, failure::Usage, output::Output, server,
+};
 use afdg_runtime::process;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 #[derive(Parser, Debug)]
 #[command(
@@ -64,9 +66,16 @@ enum Command {
 
 /// Reads the command line and runs what it says.
 pub fn main() -> ExitCode {
-    let matches = Cli::command().get_matches();
-    let format = format(&matches);
-    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let (format, cli) = match read(std::env::args_os()) {
+        Ok(read) => read,
+        Err(error) if error.use_stderr() && asks_for_json(std::env::args_os()) => {
+            let text = error.render().to_string();
+            let text = text.trim().trim_start_matches("error: ");
+            failure::tell_error(&Usage(text.to_owned()).into(), Format::Json);
+            return process::exit(process::EXIT_USAGE);
+        }
+        Err(error) => error.exit(),
+    };
     let runtime = match process::runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -83,6 +92,18 @@ pub fn main() -> ExitCode {
     });
     runtime.shutdown_background();
     process::exit(code)
+}
+
+fn read(line: impl Iterator<Item = OsString>) -> Result<(Format, Cli), clap::Error> {
+    let matches = Cli::command().try_get_matches_from(line)?;
+    Ok((format(&matches), Cli::from_arg_matches(&matches)?))
+}
+
+/// Whether a command line that can't be read as a whole asks for JSON.
+fn asks_for_json(line: impl Iterator<Item = OsString>) -> bool {
+    let line: Vec<_> = line.collect();
+    let is_pair = |pair: &[OsString]| (pair[0] == "-o" || pair[0] == "--output") && pair[1] == "json";
+    line.windows(2).any(is_pair) || line.iter().any(|text| text == "--output=json" || text == "-ojson")
 }
 
 /// In which the command that is given prints.
@@ -121,6 +142,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_line_that_cant_be_read_may_ask_for_json() {
+        let asks = |line: &str| asks_for_json(line.split(' ').map(OsString::from));
+        for line in ["afdg status -o json", "afdg x --output json", "afdg --output=json", "afdg x -ojson"] {
+            assert!(asks(line), "{line}");
+        }
+        for line in ["afdg status", "afdg status -o table", "afdg call a.B/c json -o", "afdg"] {
+            assert!(!asks(line), "{line}");
+        }
     }
 
     #[test]

@@ -169,7 +169,7 @@ impl Caller {
             let field = key_field::find(&request, number)?;
             key_field::agree(field, Some(agent.key()))?;
             if field.is_none() {
-                request = key_field::insert(&request, number, agent.key());
+                request = afdg_proto::key_field::put(&request, number, agent.key());
             }
         }
         Ok(Call { agent, method: &call.method, request, idempotency_key, deadline, purpose })

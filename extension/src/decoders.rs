@@ -6,7 +6,7 @@ use crate::key_field;
 /// A key that is put into a request that can be read is found there; the rest stays as it was.
 pub fn key_in_request(data: &[u8]) {
     let found = key_field::find(data, 1);
-    let with_key = key_field::insert(data, 1, "alice");
+    let with_key = afdg_proto::key_field::put(data, 1, "alice");
     assert!(with_key.starts_with(data));
     if found.is_ok() {
         assert_eq!(key_field::find(&with_key, 1), Ok(Some("alice")));

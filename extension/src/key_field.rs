@@ -1,8 +1,7 @@
-//! The agent's key in a request: finding it, putting it in.
+//! The agent's key in a request: finding it, agreeing on it.
 
 use crate::wire::{self, Value};
 use afdg_types::{AgentRef, AgentRefError, GridError, Reason};
-use bytes::Bytes;
 
 /// The text of field `number`, none if it is absent or empty. As everywhere in protobuf, the last
 /// occurrence counts.
@@ -29,14 +28,6 @@ pub(crate) fn find(request: &[u8], number: u32) -> Result<Option<&str>, GridErro
             .with("field", number)
     })?;
     Ok(Some(text))
-}
-
-/// The request with `key` in field `number`.
-pub(crate) fn insert(request: &[u8], number: u32, key: &str) -> Bytes {
-    let mut message = Vec::with_capacity(request.len() + key.len() + 16);
-    message.extend_from_slice(request);
-    wire::put_bytes_field(&mut message, number, key.as_bytes());
-    message.into()
 }
 
 /// The key that field and metadata agree on.
@@ -77,6 +68,7 @@ pub(crate) fn agent(agent_type: &str, key: &str) -> Result<AgentRef, GridError> 
 mod tests {
     use super::*;
     use crate::wire::tests::Seeded;
+    use afdg_proto::key_field::put as insert;
 
     fn reason<T: std::fmt::Debug>(result: Result<T, GridError>) -> Reason {
         result.unwrap_err().reason

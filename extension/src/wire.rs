@@ -135,12 +135,14 @@ impl<'a> Fields<'a> {
 }
 
 /// Appends a field that holds bytes.
+#[cfg(test)]
 pub(crate) fn put_bytes_field(message: &mut Vec<u8>, number: u32, value: &[u8]) {
     put_varint(message, u64::from(number) << 3 | 2);
     put_varint(message, value.len() as u64);
     message.extend_from_slice(value);
 }
 
+#[cfg(test)]
 fn put_varint(message: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         message.push(value as u8 | 0x80);

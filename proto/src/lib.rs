@@ -14,6 +14,7 @@ pub mod pb {
     }
 }
 
+pub mod key_field;
 pub mod limits;
 pub mod peer_auth;
 pub mod status;

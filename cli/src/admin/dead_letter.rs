@@ -240,6 +240,9 @@ fn as_json(letter: &DeadLetter) -> Value {
 }
 
 async fn show(client: &Client, name: &str, format: Format, output: &mut Output) -> anyhow::Result<u8> {
+    if name.is_empty() {
+        return usage("the name is empty; names are as listed, such as 17@bank.v1.Account/alice");
+    }
     let request = ListDeadLettersRequest { name: name.to_owned(), ..ListDeadLettersRequest::default() };
     let found = client.dead_letters().list_dead_letters(request).await;
     let Some(letter) = answer(found, client, "the dead letter")?.letters.pop() else {

@@ -4,7 +4,7 @@ use super::{ANSWER_GRACE_MS, check_idempotency_key, letter, look_up, transcode::
 use crate::{
     arguments::{EndpointArgs, OutputArgs, duration},
     client::{CallFailure, Client},
-    failure::Usage,
+    failure::{Usage, usage},
     output::Output,
 };
 use afdg_proto::pb::v1::{AttachRequest, attach_request::Message};
@@ -54,6 +54,12 @@ pub struct AttachArgs {
 
 pub async fn run(args: AttachArgs, output: &mut Output) -> anyhow::Result<u8> {
     check_idempotency_key(args.idempotency_key.as_deref())?;
+    if args.method.is_none() && args.agent.contains('/') {
+        let agent = args.agent.escape_debug();
+        return usage(format!(
+            "the message to {agent} is not named: give METHOD, and ID or --idempotency-key"
+        ));
+    }
     let id_of = |id: &str| {
         id.parse::<MessageId>().map_err(|error| Usage(format!("'{}': {error}", id.escape_debug())))
     };

@@ -178,7 +178,8 @@ async fn look_up(
     let types = tokio::time::timeout(timeout, fetch_types(client)).await.map_err(|_| {
         let (endpoint, ms) = (client.endpoint(), timeout.as_millis());
         anyhow::anyhow!("{endpoint} has not told its agent types within {ms} ms; nothing was sent")
-    })??;
+    })?;
+    let types = types.context("nothing was sent")?;
     types.method(agent_type, method)
 }
 

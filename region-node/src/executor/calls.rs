@@ -71,6 +71,8 @@ struct Inner {
     /// reads only and so leaves nothing behind.
     record: Option<RecordTurn>,
     asked: AtomicBool,
+    /// One of the calls was refused to set a ring free.
+    met_ring: AtomicBool,
     recorded: OnceCell<()>,
     /// By ordinal, whom the turn waits for.
     waiting: Mutex<BTreeMap<u32, WaitingCall>>,
@@ -135,6 +137,7 @@ impl Calls {
                 router,
                 record,
                 asked: AtomicBool::new(false),
+                met_ring: AtomicBool::new(false),
                 recorded: OnceCell::new(),
                 waiting: Mutex::default(),
             }),
@@ -145,6 +148,11 @@ impl Calls {
     /// long it takes.
     pub fn have_left(&self) -> bool {
         self.inner.asked.load(Ordering::Relaxed)
+    }
+
+    /// Whether one of the turn's calls was refused to set a ring free.
+    pub fn met_ring(&self) -> bool {
+        self.inner.met_ring.load(Ordering::Relaxed)
     }
 
     /// The calls that the turn waits for.
@@ -223,6 +231,9 @@ impl Calls {
         tokio::select! {
             result = inner.router.call(message) => {
                 inner.reach(Moment::After);
+                if matches!(&result, Err(CallError::Grid(error)) if error.reason == Reason::CallCycle) {
+                    inner.met_ring.store(true, Ordering::Relaxed);
+                }
                 result.map_err(|error| inner.explain(ordinal, error))
             }
             never = cuts => match never {},

@@ -329,7 +329,11 @@ impl Owner {
             Message { message_id, method, request, digest, deadline, chain, reentries, bytes, send };
         match enters {
             true => self.let_in(agent, message),
-            false => self.enqueue(agent, message),
+            false => {
+                let (of, chain) = (agent.clone(), message.chain.clone());
+                self.enqueue(agent, message);
+                self.look_for_ring_with(&of, &chain);
+            }
         }
     }
 

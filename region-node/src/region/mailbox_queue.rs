@@ -26,6 +26,11 @@ impl MailboxQueue {
         self.messages.push_front(message);
     }
 
+    /// Has calls of agents that wait come before all else.
+    pub fn put_calls_of_agents_first(&mut self) {
+        self.messages.make_contiguous().sort_by_key(|message| message.chain.is_empty());
+    }
+
     pub fn pop_front(&mut self) -> Option<Message> {
         self.remove(0)
     }

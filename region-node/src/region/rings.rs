@@ -1,12 +1,13 @@
 //! Agents that wait for one another in a ring, formed by independent calls, are found and set free.
 //!
-//! Each region looks four times a second for turns that wait for a call while others' calls wait for them. From
-//! each goes a probe along what they wait for, from region to region (Chandy, Misra and Haas, Distributed
+//! Each region looks four times a second for turns that wait for a call while others' calls wait for them, and at
+//! once where a call comes from one that the turn waits for itself. From each goes a probe along what they wait for, from region to region (Chandy, Misra and Haas, Distributed
 //! Deadlock Detection, 1983). One that comes back to its beginning has seen a ring; since its parts were seen
 //! at different times, it goes round once more. A call is made once and answered once, so a wait that was there
 //! both times was there in between, and all of them were at once: no alarm is false. Then one call of the ring,
 //! which all that look at it agree upon, is refused before its turn: nothing of it was done, its caller is told
-//! the whole ring, and the refusal is recorded like any answer.
+//! the whole ring, and the refusal is recorded like any answer. Once that caller's turn has ended, its agent takes the
+//! calls first that wait for it: the ring's is among them, and would close the ring again behind another turn.
 
 use super::{admission::Admission, leading::AgentState, owner::Owner};
 use afdg_router::OutgoingMessage;
@@ -36,8 +37,19 @@ impl Owner {
         }
         let now = Instant::now();
         let suspects = leading.agents.iter().filter(|(_, state)| is_waited_for(state));
-        let probes = suspects.flat_map(|(agent, state)| waits_of(agent, state, now)).take(PROBES_MAX);
-        for wait in probes {
+        let waits = suspects.flat_map(|(agent, state)| waits_of(agent, state));
+        let long = waits.filter(|(_, since)| now.duration_since(*since) >= SUSPECTED_AFTER);
+        for (wait, _) in long.take(PROBES_MAX) {
+            self.send_probe(wait.callee.clone(), wait.call, vec![wait], ProbeStage::Search);
+        }
+    }
+
+    /// Sends probes where a call to the agent has come from one that the agent's turn waits for. Of two such calls
+    /// the one that comes later finds both in their queues.
+    pub(super) fn look_for_ring_with(&self, agent: &AgentRef, chain: &[AgentRef]) {
+        let Some(leading) = self.leading.as_ref().filter(|_| !chain.is_empty()) else { return };
+        let Some(state) = leading.agents.get(agent).filter(|_| !planted(Bug::RingsLeft)) else { return };
+        for (wait, _) in waits_of(agent, state).filter(|(wait, _)| chain.contains(&wait.callee)) {
             self.send_probe(wait.callee.clone(), wait.call, vec![wait], ProbeStage::Search);
         }
     }
@@ -63,7 +75,7 @@ impl Owner {
                     return None;
                 }
                 if waits.len() < limits::CALL_CHAIN_AGENTS_MAX {
-                    for wait in waits_of(&agent, state, Instant::now()) {
+                    for (wait, _) in waits_of(&agent, state) {
                         let (callee, call) = (wait.callee.clone(), wait.call);
                         let longer = waits.iter().cloned().chain([wait]).collect();
                         self.send_probe(callee, call, longer, ProbeStage::Search);
@@ -74,8 +86,8 @@ impl Owner {
             ProbeStage::Confirm(at) => {
                 how_it_waits(state, waits.get(at)?.call)?;
                 let next = waits.get((at + 1) % waits.len())?;
-                let still = waits_of(&agent, state, Instant::now())
-                    .any(|wait| (wait.turn, wait.call) == (next.turn, next.call));
+                let still =
+                    waits_of(&agent, state).any(|(wait, _)| (wait.turn, wait.call) == (next.turn, next.call));
                 if !still {
                     return None;
                 }
@@ -97,10 +109,10 @@ impl Owner {
     pub(super) fn break_ring(&mut self, agent: AgentRef, call: MessageId, ring: &str) {
         let text = format!(
             "agents waited for one another in a ring, and this call was chosen to be refused: {ring}. It has had \
-             no effect. Call in one order only, or send instead of calling"
+             no effect, and may be made again under another id. Call in one order only, or send instead of calling"
         );
         if self.refuse_waiting(&agent, call, Reason::CallCycle, text) {
-            tracing::warn!(%agent, id = %call, ring, "a call is refused: agents waited for one another in a ring");
+            tracing::info!(%agent, id = %call, ring, "a call is refused: agents waited for one another in a ring");
         }
     }
 
@@ -131,20 +143,16 @@ fn is_waited_for(state: &AgentState) -> bool {
     })
 }
 
-/// What the agent's running turn has waited for long enough.
-fn waits_of(agent: &AgentRef, state: &AgentState, now: Instant) -> impl Iterator<Item = Wait> {
+/// What the agent's running turn waits for, and since when.
+fn waits_of(agent: &AgentRef, state: &AgentState) -> impl Iterator<Item = (Wait, Instant)> {
     let running = state.running.as_ref().filter(|running| running.recorded);
     let turn = running.map(|running| (running.message.message_id, running.calls.waiting()));
     let agent = agent.clone();
     turn.into_iter().flat_map(move |(turn, calls)| {
         let agent = agent.clone();
-        let long = calls.into_iter().filter(move |call| now.duration_since(call.since) >= SUSPECTED_AFTER);
-        long.map(move |call| Wait {
-            agent: agent.clone(),
-            turn,
-            call: call.id,
-            callee: call.callee,
-            queued: false,
+        calls.into_iter().map(move |call| {
+            let wait = Wait { agent: agent.clone(), turn, call: call.id, callee: call.callee, queued: false };
+            (wait, call.since)
         })
     })
 }

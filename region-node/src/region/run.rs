@@ -214,6 +214,9 @@ impl Owner {
             state.running = Some(running);
             return;
         }
+        if running.calls.met_ring() {
+            state.queue.put_calls_of_agents_first();
+        }
         leading.load.turn_ends(agent.agent_type());
         leading.outer_turn_ended(agent, &mut running);
         if lacks_code(&result) && leading.stands_in_inbox(&running.message) {

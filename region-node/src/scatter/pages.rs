@@ -13,9 +13,9 @@ use afdg_types::{
     AgentRef, GridError, MessageId, Purpose, Reason, Retry,
     limits::{SCATTER_PAGE_BYTES_TARGET, SCATTER_PAGE_OUTCOMES_MAX, SCATTER_WINDOW_AGENTS_MAX},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use prost::{Message, encoding};
+use prost::Message;
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::Arc,
@@ -369,13 +369,7 @@ fn with_key(request: &Bytes, key_field: u32, key: &str) -> Bytes {
     if key_field == 0 {
         return request.clone();
     }
-    const FIELD_BYTES_MAX: usize = 16;
-    let mut message = BytesMut::with_capacity(request.len() + key.len() + FIELD_BYTES_MAX);
-    message.extend_from_slice(request);
-    encoding::encode_key(key_field, encoding::WireType::LengthDelimited, &mut message);
-    encoding::encode_varint(key.len() as u64, &mut message);
-    message.extend_from_slice(key.as_bytes());
-    message.freeze()
+    afdg_proto::key_field::put(request, key_field, key)
 }
 
 #[cfg(test)]

@@ -7,4 +7,5 @@ mod delayed;
 mod mail;
 mod metrics;
 mod once;
+mod opposite;
 mod order;
