@@ -377,10 +377,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_is_put_behind_the_request() {
+    fn the_key_stands_where_a_caller_puts_it() {
         let request = Bytes::from_static(b"\x10\x05");
         assert_eq!(with_key(&request, 0, "alice"), request);
-        assert_eq!(with_key(&request, 1, "alice").as_ref(), b"\x10\x05\x0a\x05alice");
+        assert_eq!(with_key(&request, 1, "alice").as_ref(), b"\x0a\x05alice\x10\x05");
         assert_eq!(with_key(&request, 300, "a").as_ref(), b"\x10\x05\xe2\x12\x01a");
     }
 
