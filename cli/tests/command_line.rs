@@ -140,6 +140,23 @@ fn an_argument_that_cannot_be_is_told_with_what_can() {
 }
 
 #[test]
+fn a_line_that_cant_be_read_is_told_in_json_where_that_was_asked_for() {
+    for arguments in
+        [&["status", "-o", "json", "--no-such"][..], &["audit", "list", "--limit", "0", "-o", "json"]]
+    {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(USAGE), "{arguments:?}");
+        let told: serde_json::Value = serde_json::from_str(&stderr(&output)).unwrap();
+        assert!(told["message"].as_str().is_some_and(|text| !text.is_empty()), "{told}");
+    }
+    let output = run(&["status", "--no-such"]);
+    assert!(stderr(&output).starts_with("error: unexpected argument '--no-such'"), "{}", stderr(&output));
+    let output = run(&["attach", "bank.v1.Account/alice"]);
+    assert!(stderr(&output).contains("give METHOD, and ID or --idempotency-key"), "{}", stderr(&output));
+    assert_eq!(output.status.code(), Some(USAGE));
+}
+
+#[test]
 fn without_a_grid_a_command_says_how_to_get_one() {
     // A port that was free a moment ago, with nobody behind it.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

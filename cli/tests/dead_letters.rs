@@ -56,6 +56,9 @@ async fn who_asks_for_a_message_that_was_given_up_is_told_so() -> Result<()> {
     afdg.fails_with(&["attach", BOX, "Receive", id], 1, &given_up).await?;
     afdg.fails_with(&["attach", id], 1, &given_up).await?;
     afdg.fails_with(&send, 1, &given_up).await?;
+    let call = ["call", BOX, "Receive", &letter, "--idempotency-key", "k"];
+    afdg.fails_with(&call, 1, &given_up).await?;
+    afdg.fails_with(&["dead-letter", "show", ""], 2, &["the name is empty"]).await?;
     let (_, json) = afdg.run(&[&send[..], &["-o", "json"]].concat()).await?;
     let name = serde_json::from_str::<Value>(&json)?["dead_letter"].as_str().unwrap_or_default().to_owned();
     let (code, shown) = afdg.run(&["dead-letter", "show", &name]).await?;
