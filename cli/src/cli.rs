@@ -103,7 +103,8 @@ fn read(line: impl Iterator<Item = OsString>) -> Result<(Format, Cli), clap::Err
 fn asks_for_json(line: impl Iterator<Item = OsString>) -> bool {
     let line: Vec<_> = line.collect();
     let is_pair = |pair: &[OsString]| (pair[0] == "-o" || pair[0] == "--output") && pair[1] == "json";
-    line.windows(2).any(is_pair) || line.iter().any(|text| text == "--output=json" || text == "-ojson")
+    line.windows(2).any(is_pair)
+        || line.iter().any(|text| ["--output=json", "-ojson", "-o=json"].iter().any(|form| text == form))
 }
 
 /// In which the command that is given prints.
@@ -147,7 +148,7 @@ mod tests {
     #[test]
     fn a_line_that_cant_be_read_may_ask_for_json() {
         let asks = |line: &str| asks_for_json(line.split(' ').map(OsString::from));
-        for line in ["afdg status -o json", "afdg x --output json", "afdg --output=json", "afdg x -ojson"] {
+        for line in ["afdg status -o json", "afdg x --output json", "afdg --output=json", "afdg x -o=json"] {
             assert!(asks(line), "{line}");
         }
         for line in ["afdg status", "afdg status -o table", "afdg call a.B/c json -o", "afdg"] {

@@ -3,11 +3,15 @@
 
 use crate::key_field;
 
-/// A key that is put into a request that can be read is found there; the rest stays as it was.
+/// A key that is put into a request that can be read is found there; what was there stays before and behind it.
 pub fn key_in_request(data: &[u8]) {
     let found = key_field::find(data, 1);
     let with_key = afdg_proto::key_field::put(data, 1, "alice");
-    assert!(with_key.starts_with(data));
+    let key = b"\x0a\x05alice";
+    let is_put_at =
+        |at: usize| with_key[..at] == data[..at] && with_key[at..].strip_prefix(key) == Some(&data[at..]);
+    assert_eq!(with_key.len(), data.len() + key.len());
+    assert!((0..=data.len()).any(is_put_at));
     if found.is_ok() {
         assert_eq!(key_field::find(&with_key, 1), Ok(Some("alice")));
     }

@@ -179,7 +179,7 @@ async fn look_up(
         let (endpoint, ms) = (client.endpoint(), timeout.as_millis());
         anyhow::anyhow!("{endpoint} has not told its agent types within {ms} ms; nothing was sent")
     })?;
-    let types = types.context("nothing was sent")?;
+    let types = types.context("nothing was done yet")?;
     types.method(agent_type, method)
 }
 

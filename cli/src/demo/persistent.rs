@@ -55,7 +55,7 @@ impl Persistent {
         let mut pause_ms = PAUSE_MS_MIN;
         loop {
             if self.is_silent() {
-                let what = "the grid has answered no call for 30 s, so none is made any more";
+                let what = "no call has succeeded for 30 s, so none is made any more";
                 return Err(CallFailure::of_call_error(GridError::new(Reason::NoLeader, what).into()));
             }
             let error = match self.attempt(call.clone()).await {
@@ -65,8 +65,10 @@ impl Persistent {
                 }
                 Err(error) => error,
             };
-            self.failing_since().get_or_insert_with(Instant::now);
             let failure = CallFailure::of_call_error(error);
+            if failure.retry != Retry::Never && failure.reason != Reason::Overloaded.as_str() {
+                self.failing_since().get_or_insert_with(Instant::now);
+            }
             if failure.retry == Retry::Unknown {
                 self.unknown_outcomes.fetch_add(1, Ordering::Relaxed);
             }

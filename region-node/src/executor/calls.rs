@@ -27,6 +27,8 @@ use tokio::{sync::OnceCell, time::Instant};
 const SEARCH_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long a cancel looks for its callee's region.
 const CANCEL_TIME_MAX: Duration = Duration::from_secs(2);
+/// What a call is told that was refused to set a ring free, with the ring.
+pub const MET_RING: &str = "agents waited for one another in a ring, and this call was chosen to be refused";
 /// Pause before a call that is still waited for is cut short again.
 const CUT_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
@@ -71,8 +73,8 @@ struct Inner {
     /// reads only and so leaves nothing behind.
     record: Option<RecordTurn>,
     asked: AtomicBool,
-    /// One of the calls was refused to set a ring free.
-    met_ring: AtomicBool,
+    /// What was said of calls that were refused to set a ring free.
+    rings: Mutex<String>,
     recorded: OnceCell<()>,
     /// By ordinal, whom the turn waits for.
     waiting: Mutex<BTreeMap<u32, WaitingCall>>,
@@ -137,7 +139,7 @@ impl Calls {
                 router,
                 record,
                 asked: AtomicBool::new(false),
-                met_ring: AtomicBool::new(false),
+                rings: Mutex::default(),
                 recorded: OnceCell::new(),
                 waiting: Mutex::default(),
             }),
@@ -150,9 +152,15 @@ impl Calls {
         self.inner.asked.load(Ordering::Relaxed)
     }
 
-    /// Whether one of the turn's calls was refused to set a ring free.
-    pub fn met_ring(&self) -> bool {
-        self.inner.met_ring.load(Ordering::Relaxed)
+    /// The agents of rings for which calls of the turn, or of those that it called, were refused; in the words of
+    /// the refusals, and empty if there was none.
+    pub fn rings(&self) -> String {
+        self.inner.rings().clone()
+    }
+
+    /// Those of the calls that the turn waits for which were made to one of these agents.
+    pub fn waiting_for(&self, agents: &[AgentRef]) -> Vec<WaitingCall> {
+        self.inner.waiting().values().filter(|call| agents.contains(&call.callee)).cloned().collect()
     }
 
     /// The calls that the turn waits for.
@@ -231,9 +239,7 @@ impl Calls {
         tokio::select! {
             result = inner.router.call(message) => {
                 inner.reach(Moment::After);
-                if matches!(&result, Err(CallError::Grid(error)) if error.reason == Reason::CallCycle) {
-                    inner.met_ring.store(true, Ordering::Relaxed);
-                }
+                inner.note_ring(&result);
                 result.map_err(|error| inner.explain(ordinal, error))
             }
             never = cuts => match never {},
@@ -242,6 +248,22 @@ impl Calls {
 }
 
 impl Inner {
+    fn rings(&self) -> MutexGuard<'_, String> {
+        self.rings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A handler that was refused for a ring may have passed that on as its own refusal.
+    fn note_ring(&self, result: &Result<Bytes, CallError>) {
+        let (reason, message) = match result {
+            Err(CallError::Grid(error)) => (error.reason.as_str(), &error.message),
+            Err(CallError::Agent(error)) => (&*error.reason, &error.message),
+            Ok(_) => return,
+        };
+        if reason == Reason::CallCycle.as_str() && message.contains(MET_RING) {
+            *self.rings() += message;
+        }
+    }
+
     fn reach(&self, moment: Moment) {
         if let Some(caller) = self.chain.last() {
             self.fail_points.reach(moment, Step::Call, caller);

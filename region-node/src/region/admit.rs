@@ -62,8 +62,8 @@ impl Owner {
             let text = format!("slot {slot} of {} is not in region {}", admission.agent, self.region);
             return Err(GridError::new(Reason::StaleRoute, text));
         }
-        // It takes none, and makes some.
-        if matches!(admission.purpose, Purpose::Cancel(_)) {
+        // They take none, and make some.
+        if matches!(admission.purpose, Purpose::Cancel(_) | Purpose::Probe(_)) {
             return Ok(true);
         }
         let agent_type = admission.agent.agent_type();
@@ -105,9 +105,8 @@ impl Owner {
         match &mut self.leading {
             // What comes before a new leader is ready is looked at again when it is.
             Some(leading) if has_turn && admission.chain.is_empty() && leading.ready => {
-                let waited = now.duration_since(admission.arrived);
-                leading.window.waited(waited);
-                leading.load.waited(agent_type, Hop::Admission, waited);
+                leading.window.waited(self.woke.saturating_duration_since(admission.arrived));
+                leading.load.waited(agent_type, Hop::Admission, now.duration_since(admission.arrived));
                 leading.load.check_pace(agent_type)?;
                 leading.load.take_rate(agent_type, now)
             }
@@ -316,7 +315,7 @@ impl Owner {
         let Admission { agent, method, message_id, request, deadline, chain, reentries, .. } = admission;
         let (caller, reply_to) = (admission.caller, admission.reply_to);
         // Those that wait in the mailbox may wait for it.
-        if !enters && let Some(full) = leading.mailbox_full(&agent, request.len()) {
+        if !enters && let Some(full) = leading.mailbox_full(&agent, request.len(), chain.len()) {
             return reply_to.refuse(full);
         }
         let mut waiters = Waiters::of(&agent, digest, Acceptance::None);
@@ -407,17 +406,24 @@ impl Owner {
 }
 
 impl Leading {
-    /// Why no other message may wait for the agent's turn, if that is so.
-    pub(super) fn mailbox_full(&self, agent: &AgentRef, bytes: usize) -> Option<GridError> {
+    /// Why no other message may wait for the agent's turn, if that is so. One for which `chain_agents` agents wait
+    /// finds more room: outside the mailbox it would be in no ring that can be found.
+    pub(super) fn mailbox_full(
+        &self,
+        agent: &AgentRef,
+        bytes: usize,
+        chain_agents: usize,
+    ) -> Option<GridError> {
         let queue = &self.agents.get(agent)?.queue;
         // As good as always there is no need to look for the limits.
         if queue.is_empty() {
             return None;
         }
         let limits = self.load.limits_of(agent.agent_type());
-        let limit = if queue.len() >= limits.size(TypeLimit::MailboxMessages) {
+        let share = 1 + chain_agents;
+        let limit = if queue.len() >= share.saturating_mul(limits.size(TypeLimit::MailboxMessages)) {
             TypeLimit::MailboxMessages
-        } else if queue.bytes() + bytes > limits.size(TypeLimit::MailboxBytes) {
+        } else if queue.bytes() + bytes > share.saturating_mul(limits.size(TypeLimit::MailboxBytes)) {
             TypeLimit::MailboxBytes
         } else {
             return None;

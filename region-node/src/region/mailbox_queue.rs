@@ -26,9 +26,11 @@ impl MailboxQueue {
         self.messages.push_front(message);
     }
 
-    /// Has calls of agents that wait come before all else.
-    pub fn put_calls_of_agents_first(&mut self) {
-        self.messages.make_contiguous().sort_by_key(|message| message.chain.is_empty());
+    /// Has calls of the agents that `ring` names come before all else.
+    pub fn put_calls_of_ring_first(&mut self, ring: &str) {
+        let is_of_ring =
+            |message: &Message| message.chain.last().is_some_and(|caller| ring.contains(caller.as_str()));
+        self.messages.make_contiguous().sort_by_key(|message| !is_of_ring(message));
     }
 
     pub fn pop_front(&mut self) -> Option<Message> {

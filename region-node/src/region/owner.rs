@@ -222,6 +222,7 @@ pub fn start(region: RegionId, replica: RegionReplica, surroundings: Surrounding
         draining: false,
         leaderships: 0,
         storage_behind: false,
+        woke: Instant::now(),
     };
     tasks.spawn("region-owner", OnEnd::PanicStopsServer, owner.run(arrivals, happening));
     handle
@@ -241,6 +242,8 @@ pub struct Owner {
     leaderships: u64,
     /// The node's storage is behind: nothing more is admitted until checkpoints have caught up.
     pub(super) storage_behind: bool,
+    /// When it last began to look at what has happened.
+    pub(super) woke: Instant,
 }
 
 /// One thing that happened, whatever its source. It is looked at once and never kept, so its size is no matter.
@@ -278,6 +281,7 @@ impl Owner {
                 Some(event) = happening.recv() => Happened::Event(event),
                 some = arrivals.arrived() => if some { Happened::Admissions } else { Happened::Closed },
             };
+            self.woke = Instant::now();
             arrivals.gather();
             // A dropped catalog client leaves the routes as they are.
             if self.here.routes.has_changed().unwrap_or(false) {
@@ -350,7 +354,7 @@ impl Owner {
             Event::TurnEnded { leadership, agent, number, end: TurnEnd { waited, ended, result } } => {
                 if let Some(leading) = self.leading.as_mut() {
                     let unheard = ended.elapsed();
-                    leading.window.waited(unheard);
+                    leading.window.waited(self.woke.saturating_duration_since(ended));
                     leading.load.waited(agent.agent_type(), Hop::Turn, waited + unheard);
                 }
                 self.turn_ended(leadership, &agent, number, result)

@@ -9,7 +9,12 @@
 //! the whole ring, and the refusal is recorded like any answer. Once that caller's turn has ended, its agent takes the
 //! calls first that wait for it: the ring's is among them, and would close the ring again behind another turn.
 
-use super::{admission::Admission, leading::AgentState, owner::Owner};
+use super::{
+    admission::Admission,
+    leading::{AgentState, Running},
+    owner::Owner,
+};
+use crate::executor::calls::{MET_RING, WaitingCall};
 use afdg_router::OutgoingMessage;
 use afdg_types::{
     AgentRef, MessageId, Probe, ProbeStage, Purpose, Reason, Wait, limits,
@@ -49,7 +54,9 @@ impl Owner {
     pub(super) fn look_for_ring_with(&self, agent: &AgentRef, chain: &[AgentRef]) {
         let Some(leading) = self.leading.as_ref().filter(|_| !chain.is_empty()) else { return };
         let Some(state) = leading.agents.get(agent).filter(|_| !planted(Bug::RingsLeft)) else { return };
-        for (wait, _) in waits_of(agent, state).filter(|(wait, _)| chain.contains(&wait.callee)) {
+        let Some(running) = state.running.as_ref().filter(|running| running.recorded) else { return };
+        for call in running.calls.waiting_for(chain) {
+            let wait = wait_of(agent, running, call);
             self.send_probe(wait.callee.clone(), wait.call, vec![wait], ProbeStage::Search);
         }
     }
@@ -75,7 +82,13 @@ impl Owner {
                     return None;
                 }
                 if waits.len() < limits::CALL_CHAIN_AGENTS_MAX {
-                    for (wait, _) in waits_of(&agent, state) {
+                    let now = Instant::now();
+                    for (wait, since) in waits_of(&agent, state) {
+                        // Of those that are not suspected by themselves only the one that closes the ring.
+                        let is_old = now.duration_since(since) >= SUSPECTED_AFTER;
+                        if !is_old && waits.iter().all(|earlier| earlier.agent != wait.callee) {
+                            continue;
+                        }
                         let (callee, call) = (wait.callee.clone(), wait.call);
                         let longer = waits.iter().cloned().chain([wait]).collect();
                         self.send_probe(callee, call, longer, ProbeStage::Search);
@@ -108,8 +121,8 @@ impl Owner {
     /// Refuses a call that waits for its turn, to set a ring free.
     pub(super) fn break_ring(&mut self, agent: AgentRef, call: MessageId, ring: &str) {
         let text = format!(
-            "agents waited for one another in a ring, and this call was chosen to be refused: {ring}. It has had \
-             no effect, and may be made again under another id. Call in one order only, or send instead of calling"
+            "{MET_RING}: {ring}. It has had no effect; once this turn has ended, another one may make it again. Call \
+             in one order only, or send instead of calling"
         );
         if self.refuse_waiting(&agent, call, Reason::CallCycle, text) {
             tracing::info!(%agent, id = %call, ring, "a call is refused: agents waited for one another in a ring");
@@ -146,15 +159,18 @@ fn is_waited_for(state: &AgentState) -> bool {
 /// What the agent's running turn waits for, and since when.
 fn waits_of(agent: &AgentRef, state: &AgentState) -> impl Iterator<Item = (Wait, Instant)> {
     let running = state.running.as_ref().filter(|running| running.recorded);
-    let turn = running.map(|running| (running.message.message_id, running.calls.waiting()));
-    let agent = agent.clone();
-    turn.into_iter().flat_map(move |(turn, calls)| {
-        let agent = agent.clone();
-        calls.into_iter().map(move |call| {
-            let wait = Wait { agent: agent.clone(), turn, call: call.id, callee: call.callee, queued: false };
-            (wait, call.since)
+    running.into_iter().flat_map(move |running| {
+        let calls = running.calls.waiting().into_iter();
+        calls.map(move |call| {
+            let since = call.since;
+            (wait_of(agent, running, call), since)
         })
     })
+}
+
+fn wait_of(agent: &AgentRef, running: &Running, call: WaitingCall) -> Wait {
+    let turn = running.message.message_id;
+    Wait { agent: agent.clone(), turn, call: call.id, callee: call.callee, queued: false }
 }
 
 /// Whether the call waits in the queue; none if it does not wait here at all.

@@ -214,8 +214,9 @@ impl Owner {
             state.running = Some(running);
             return;
         }
-        if running.calls.met_ring() {
-            state.queue.put_calls_of_agents_first();
+        let rings = running.calls.rings();
+        if !rings.is_empty() {
+            state.queue.put_calls_of_ring_first(&rings);
         }
         leading.load.turn_ends(agent.agent_type());
         leading.outer_turn_ended(agent, &mut running);

@@ -373,7 +373,7 @@ impl Leading {
         }
         let sending = Sending { sender: Some(agent.clone()), due_ms: 0, after: None };
         !self.inbox.has_room(agent.agent_type(), self.with_one_more_firing())
-            || self.mailbox_full(agent, 0).is_some()
+            || self.mailbox_full(agent, 0, 0).is_some()
             || self.is_held_full(agent, &sending)
             || self.parked.contains(agent)
     }

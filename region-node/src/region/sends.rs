@@ -56,7 +56,7 @@ impl Owner {
         let Some(leading) = self.leading.as_mut() else { return };
         let held_back = sending.due_ms > now_ms;
         let bytes = request.len();
-        if !held_back && let Some(full) = leading.mailbox_full(&agent, bytes) {
+        if !held_back && let Some(full) = leading.mailbox_full(&agent, bytes, 0) {
             return reply_to.refuse(full);
         }
         if !held_back && leading.parked.contains(&agent) {

@@ -19,6 +19,8 @@ const SIZE_FIRST: usize = 8 * SIZE_MIN;
 const SIZE_MAX: usize = REGION_ENTRIES_IN_FLIGHT_MAX * ENTRY_TURNS_MAX;
 /// Processors are short while events wait for longer than this in the mean: on idle ones it is some 0.02 ms.
 const WAIT_MAX: Duration = Duration::from_micros(500);
+/// Of fewer events it does not tell.
+const WAITED_MIN: u32 = 8;
 /// How often it is looked.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -59,7 +61,7 @@ impl Window {
         self.is_wanted = true;
     }
 
-    /// An event waited so long until the owner looked at it.
+    /// An event waited so long until the owner began to look at events.
     pub fn waited(&mut self, time: Duration) {
         self.waits += time;
         self.waited += 1;
@@ -71,9 +73,9 @@ impl Window {
             return;
         }
         self.looked = now;
-        let wait = std::mem::take(&mut self.waits).checked_div(std::mem::take(&mut self.waited));
+        let (waits, waited) = (std::mem::take(&mut self.waits), std::mem::take(&mut self.waited));
         let is_wanted = std::mem::take(&mut self.is_wanted);
-        if wait.is_some_and(|wait| wait > WAIT_MAX) {
+        if waited >= WAITED_MIN && waits / waited > WAIT_MAX {
             self.size = (self.size / 2).max(SIZE_MIN);
         } else if is_wanted {
             self.size = (self.size * 2).min(SIZE_MAX);
@@ -85,10 +87,10 @@ impl Window {
 mod tests {
     use super::*;
 
-    /// Windows are looked at so often, with an event each that waited so long.
+    /// The window is looked at so often, after events that waited so long each.
     fn looks(window: &mut Window, count: u32, wait: Duration, is_full: bool) {
         for _ in 0..count {
-            window.waited(wait);
+            (0..WAITED_MIN).for_each(|_| window.waited(wait));
             if is_full {
                 window.is_full();
             }
@@ -110,9 +112,14 @@ mod tests {
         assert_eq!(window.size, SIZE_MIN);
         looks(&mut window, 10, Duration::ZERO, true);
         assert_eq!(window.size, SIZE_MAX);
-        window.waited(2 * WAIT_MAX);
+        (0..WAITED_MIN).for_each(|_| window.waited(2 * WAIT_MAX));
         window.look(window.looked + LOOK_EVERY / 2);
         assert_eq!(window.size, SIZE_MAX, "not yet");
+        window.look(window.looked + LOOK_EVERY);
+        assert_eq!(window.size, SIZE_MAX / 2);
+        (1..WAITED_MIN).for_each(|_| window.waited(2 * WAIT_MAX));
+        window.look(window.looked + LOOK_EVERY);
+        assert_eq!(window.size, SIZE_MAX / 2, "too few to tell");
     }
 
     #[test]
