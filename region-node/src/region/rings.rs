@@ -1,13 +1,14 @@
 //! Agents that wait for one another in a ring, formed by independent calls, are found and set free.
 //!
 //! Each region looks four times a second for turns that wait for a call while others' calls wait for them, and at
-//! once where a call comes from one that the turn waits for itself. From each goes a probe along what they wait for, from region to region (Chandy, Misra and Haas, Distributed
-//! Deadlock Detection, 1983). One that comes back to its beginning has seen a ring; since its parts were seen
-//! at different times, it goes round once more. A call is made once and answered once, so a wait that was there
-//! both times was there in between, and all of them were at once: no alarm is false. Then one call of the ring,
-//! which all that look at it agree upon, is refused before its turn: nothing of it was done, its caller is told
-//! the whole ring, and the refusal is recorded like any answer. Once that caller's turn has ended, its agent takes the
-//! calls first that wait for it: the ring's is among them, and would close the ring again behind another turn.
+//! once where a call comes from an agent that the turn waits for itself. From each goes a probe along what they wait
+//! for, from region to region (Chandy, Misra and Haas, Distributed Deadlock Detection, 1983). One that comes back to
+//! its beginning has seen a ring; since its parts were seen at different times, it goes round once more. A call is
+//! made once and answered once, so a wait that was there both times was there in between, and all of them were at
+//! once: no alarm is false. Then one call of the ring, which all that look at it agree upon, is refused before its
+//! turn: nothing of it was done, its caller is told the whole ring, and the refusal is recorded like any answer. Once
+//! that caller's turn has ended, its agent takes the calls of the ring's agents first: behind another turn they would
+//! close the ring again.
 
 use super::{
     admission::Admission,
