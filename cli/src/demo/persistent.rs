@@ -55,7 +55,7 @@ impl Persistent {
         let mut pause_ms = PAUSE_MS_MIN;
         loop {
             if self.is_silent() {
-                let what = "no call has succeeded for 30 s, so none is made any more";
+                let what = format!("no call has succeeded for {SILENCE_MS_MAX} ms, so none is made any more");
                 return Err(CallFailure::of_call_error(GridError::new(Reason::NoLeader, what).into()));
             }
             let error = match self.attempt(call.clone()).await {

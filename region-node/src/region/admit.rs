@@ -328,6 +328,7 @@ impl Owner {
             Message { message_id, method, request, digest, deadline, chain, reentries, bytes, send };
         match enters {
             true => self.let_in(agent, message),
+            false if message.chain.is_empty() => self.enqueue(agent, message),
             false => {
                 let (of, chain) = (agent.clone(), message.chain.clone());
                 self.enqueue(agent, message);

@@ -33,7 +33,7 @@ impl Owner {
             }
             let room = leading.window.room();
             if room == 0 {
-                return leading.window.is_full();
+                return leading.window.note_full();
             }
             let ops = take_for_entry(&mut leading.pending, &mut leading.waiters, room);
             if ops.is_empty() {

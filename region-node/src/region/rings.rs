@@ -53,7 +53,7 @@ impl Owner {
     /// Sends probes where a call to the agent has come from one that the agent's turn waits for. Of two such calls
     /// the one that comes later finds both in their queues.
     pub(super) fn look_for_ring_with(&self, agent: &AgentRef, chain: &[AgentRef]) {
-        let Some(leading) = self.leading.as_ref().filter(|_| !chain.is_empty()) else { return };
+        let Some(leading) = self.leading.as_ref() else { return };
         let Some(state) = leading.agents.get(agent).filter(|_| !planted(Bug::RingsLeft)) else { return };
         let Some(running) = state.running.as_ref().filter(|running| running.recorded) else { return };
         for call in running.calls.waiting_for(chain) {

@@ -5,8 +5,8 @@
 //! and each takes longer, so that a type that floods stands ahead of all others. While it is the disk or the way to
 //! the replicas that takes its time, many are needed to get anything done.
 //!
-//! Which of the two it is shows in how long the owner's own events wait until it looks at them: for a processor,
-//! and never for a disk. While they wait long the window is halved, and else doubled if there was more to propose.
+//! Which of the two it is shows in how long the owner's own events wait until it begins to look at them: for a
+//! processor, not for a disk. While they wait long the window is halved, and else doubled if there was more to propose.
 
 use afdg_types::limits::{ENTRY_TURNS_MAX, REGION_ENTRIES_IN_FLIGHT_MAX};
 use std::time::Duration;
@@ -57,7 +57,7 @@ impl Window {
     }
 
     /// More could be proposed if there were room.
-    pub fn is_full(&mut self) {
+    pub fn note_full(&mut self) {
         self.is_wanted = true;
     }
 
@@ -92,7 +92,7 @@ mod tests {
         for _ in 0..count {
             (0..WAITED_MIN).for_each(|_| window.waited(wait));
             if is_full {
-                window.is_full();
+                window.note_full();
             }
             window.look(window.looked + LOOK_EVERY);
         }
