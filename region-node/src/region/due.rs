@@ -15,6 +15,7 @@ use std::{
     ops::Bound,
     time::Duration,
 };
+use tokio::time::Instant;
 
 /// Sends that become due are put into their agents' queues so many at a time.
 const DUE_AT_ONCE: usize = 1_024;
@@ -171,8 +172,10 @@ impl Owner {
         let parked = (!leading.parked.agents.is_empty()).then_some(leading.parked.until_ms);
         let lane = leading.lanes_due.first().map(|(due_ms, _)| *due_ms);
         let due = [send, parked, lane, leading.schedules.until()];
-        let due_ms = due.into_iter().flatten().min()?;
-        Some(Duration::from_millis(due_ms.saturating_sub(self.here.world.clock.now_ms())))
+        let due_ms = due.into_iter().flatten().min();
+        let until_ms = due_ms.map(|due_ms| due_ms.saturating_sub(self.here.world.clock.now_ms()));
+        let due = [until_ms.map(Duration::from_millis), leading.until_accepted(Instant::now())];
+        due.into_iter().flatten().min()
     }
 }
 

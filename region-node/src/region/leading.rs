@@ -178,6 +178,8 @@ impl Waiters {
 pub enum Acceptance {
     /// It does not go there: somebody waits for its answer.
     None,
+    /// It goes there if its turn has not ended soon.
+    Awaited,
     /// It goes with the next entry.
     Pending,
     /// Its turn ended before: its effects go with the next entry in its place.
@@ -291,6 +293,8 @@ pub struct Leading {
     pub proposed: futures::stream::FuturesOrdered<Proposed>,
     /// Admitted and not yet answered.
     pub load: Load,
+    /// Clients' sends whose turns may end soon, by when they go into the inbox if not.
+    pub awaited: VecDeque<(Instant, AgentRef, AcceptedSend)>,
     /// Accepted sends that are held back or wait for their next attempt, by when that is, milliseconds
     /// since the Unix epoch.
     ///
@@ -350,6 +354,7 @@ impl Leading {
             window: Window::new(Instant::now()),
             proposed: futures::stream::FuturesOrdered::new(),
             load,
+            awaited: VecDeque::new(),
             due: BTreeSet::new(),
             due_counted: 0,
             parked: Parked::default(),

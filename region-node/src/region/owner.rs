@@ -311,7 +311,6 @@ impl Owner {
                         let Some(admission) = arrivals.next() else { break };
                         self.admit(admission);
                     }
-                    self.await_quick_turns(&mut happening).await;
                 }
                 Happened::Tick => self.keep_house(),
                 Happened::Look => {
@@ -325,27 +324,13 @@ impl Owner {
                 let now = Instant::now();
                 leading.load.look_at_pace(now);
                 leading.window.look(now);
+                leading.accept_what_runs_on(now);
             }
             self.fire_due();
             self.start_lanes();
             self.check_reads();
             self.propose();
             self.report(*lead.borrow());
-        }
-    }
-
-    /// A send's turn that ends at once goes into the next entry in place of the send.
-    async fn await_quick_turns(&mut self, happening: &mut mpsc::UnboundedReceiver<Event>) {
-        let is_acceptance = |op: &Pending| matches!(op, Pending::Accept { .. });
-        let may_propose = |leading: &&Leading| leading.may_propose() && leading.window.room() > 0;
-        let leading = self.leading.as_ref().filter(may_propose);
-        if !leading.is_some_and(|leading| leading.pending.iter().any(is_acceptance)) {
-            return;
-        }
-        gather().await;
-        for _ in 0..EVENTS_AT_ONCE {
-            let Ok(event) = happening.try_recv() else { break };
-            self.handle(event);
         }
     }
 

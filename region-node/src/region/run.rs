@@ -188,6 +188,7 @@ impl Owner {
             seed: running.seed,
             reentries: message.reentries.clone(),
         };
+        leading.accept_now(turn.message_id);
         leading.wait_for_entry(Pending::Record { agent, turn, recorded });
     }
 
@@ -404,11 +405,11 @@ impl Leading {
         let Some(waiters) = self.waiters.get_mut(&message.message_id) else { return false };
         match waiters.acceptance {
             Acceptance::None | Acceptance::Superseded => false,
-            Acceptance::Pending if is_clients => {
+            Acceptance::Awaited | Acceptance::Pending if is_clients => {
                 waiters.acceptance = Acceptance::Superseded;
                 false
             }
-            Acceptance::Pending | Acceptance::Proposed | Acceptance::Stands => true,
+            Acceptance::Awaited | Acceptance::Pending | Acceptance::Proposed | Acceptance::Stands => true,
         }
     }
 }

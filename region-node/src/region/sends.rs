@@ -1,9 +1,9 @@
 //! Sends on their receiver's side: accepted into the inbox, run like other messages, tried again when their
 //! turn fails, given up in the end.
 //!
-//! A send is proposed to the inbox and its turn may start at the same moment. If a client's ends before the
-//! entry is made, its effects go in place of the message: the client hears no less than that it stands, and a
-//! send to an idle agent costs what a call costs.
+//! An agent's send is proposed to the inbox at once, and its turn may start at the same moment. A client's goes
+//! there only if its turn has not ended soon: else the turn's effects go in place of the message. The client hears no
+//! less than that it stands, and its send costs what a call costs.
 //!
 //! Messages of one sender to one agent take effect in order. Behind one that failed the sender's later ones
 //! are held, nobody else's.
@@ -30,8 +30,12 @@ use afdg_types::{
     AgentRef, GridError, MessageId, Purpose, Reason, RowsError, Sending, limits,
     planted::{Bug, planted},
 };
-use std::collections::HashMap;
-use tokio::sync::oneshot;
+use std::{collections::HashMap, time::Duration};
+use tokio::{sync::oneshot, time::Instant};
+
+/// How long a client's message waits for its turn to end before it goes into the inbox by itself: about as long as
+/// an entry takes. In a loaded grid nearly all turns that wait for nothing end before.
+const QUICK_TURN_MAX: Duration = Duration::from_millis(2);
 
 impl Owner {
     /// Takes in a send of a new id.
@@ -87,10 +91,15 @@ impl Owner {
             refusals: 0,
             last_failure: None,
         };
-        leading.wait_for_entry(Pending::Accept { agent: agent.clone(), send: send.clone() });
-        if !held_back {
-            self.enqueue(agent, message_of(send));
+        if held_back {
+            return leading.accept_next(agent, send);
         }
+        if send.sender.is_none() {
+            leading.await_turn(Instant::now(), agent.clone(), send.clone());
+        } else {
+            leading.accept_next(agent.clone(), send.clone());
+        }
+        self.enqueue(agent, message_of(send));
     }
 
     /// Whether the message was accepted here, is under way, or has had its turn.
@@ -253,6 +262,50 @@ impl Leading {
         self.waiters.insert(id, Waiters::of(agent, digest, acceptance));
     }
 
+    /// Has the message go into the inbox with one of the next entries.
+    fn accept_next(&mut self, agent: AgentRef, send: AcceptedSend) {
+        self.wait_for_entry(Pending::Accept { agent, send });
+    }
+
+    /// Has a client's message go into the inbox only if its turn has not ended soon.
+    fn await_turn(&mut self, now: Instant, agent: AgentRef, send: AcceptedSend) {
+        if let Some(waiters) = self.waiters.get_mut(&send.message_id) {
+            waiters.acceptance = Acceptance::Awaited;
+        }
+        self.awaited.push_back((now + QUICK_TURN_MAX, agent, send));
+    }
+
+    /// How long until one of those messages goes into the inbox; none if none waits.
+    pub(super) fn until_accepted(&self, now: Instant) -> Option<Duration> {
+        self.awaited.front().map(|(until, ..)| until.saturating_duration_since(now))
+    }
+
+    /// Those of them whose turns have taken too long go into the inbox.
+    pub(super) fn accept_what_runs_on(&mut self, now: Instant) {
+        while self.awaited.front().is_some_and(|(until, ..)| *until <= now) {
+            let Some((_, agent, send)) = self.awaited.pop_front() else { return };
+            self.accept_awaited(&agent, &send);
+        }
+    }
+
+    /// The message is needed in the inbox, whenever its turn ends.
+    pub(super) fn accept_now(&mut self, id: MessageId) {
+        if self.waiters.get(&id).is_none_or(|waiters| waiters.acceptance != Acceptance::Awaited) {
+            return;
+        }
+        let place = self.awaited.iter().position(|(_, _, send)| send.message_id == id);
+        let Some((_, agent, send)) = place.and_then(|place| self.awaited.remove(place)) else { return };
+        self.accept_awaited(&agent, &send);
+    }
+
+    fn accept_awaited(&mut self, agent: &AgentRef, send: &AcceptedSend) {
+        let waiters = self.waiters.get_mut(&send.message_id);
+        if let Some(waiters) = waiters.filter(|waiters| waiters.acceptance == Acceptance::Awaited) {
+            waiters.acceptance = Acceptance::Pending;
+            self.accept_next(agent.clone(), send.clone());
+        }
+    }
+
     /// The message stands in the inbox: those who wanted to know hear of it.
     fn stands(&mut self, id: MessageId) {
         let Some(waiters) = self.waiters.get_mut(&id) else { return };
@@ -335,6 +388,7 @@ impl Leading {
         if let Next::GiveUp { .. } = next {
             self.let_go(agent, message.send.as_ref());
         }
+        self.accept_now(message.message_id);
         let Some(state) = self.agents.get_mut(agent) else { return };
         if let (Next::TryAgain { .. }, Some(sender)) = (next, &send.sender) {
             state.held.entry(sender.clone()).or_default();
@@ -378,6 +432,7 @@ mod tests {
     use super::*;
     use crate::region::load::Load;
     use afdg_catalog_client::Routes;
+    use bytes::Bytes;
     use std::sync::Arc;
 
     #[test]
@@ -391,6 +446,57 @@ mod tests {
         assert_eq!(next_of(last, retry, true, 1_000, 7), Next::GiveUp { expires_at_s: 7 });
         assert_eq!(next_of(last, retry, false, 1_000, 7), again(limits::SEND_RETRY_MS_MAX));
         assert_eq!(next_of(u32::MAX, retry, false, 1_000, 7), again(limits::SEND_RETRY_MS_MAX));
+    }
+
+    #[test]
+    fn a_clients_message_goes_into_the_inbox_once_its_turn_takes_long_or_needs_it_there() {
+        let mut leading = Leading::new(1, 1, Load::new(Arc::default(), &Routes::default()));
+        let agent: AgentRef = "t.T/a".parse().unwrap();
+        let start = Instant::now();
+        let ids = [1, 2, 3, 4].map(|random| MessageId::from_router(1_000, random));
+        for (place, id) in ids.into_iter().enumerate() {
+            leading.enter_inbox(&agent, id, 7, 0, Acceptance::Pending);
+            leading.await_turn(start + place as u32 * QUICK_TURN_MAX / 4, agent.clone(), clients(id));
+        }
+        assert_eq!(leading.until_accepted(start), Some(QUICK_TURN_MAX));
+        leading.accept_what_runs_on(start + QUICK_TURN_MAX / 2);
+        assert_eq!(accepted(&mut leading), [], "their turns may end yet");
+
+        leading.accept_now(ids[2]);
+        leading.accept_now(ids[2]);
+        assert_eq!(accepted(&mut leading), [ids[2]], "once");
+        leading.waiters.get_mut(&ids[0]).unwrap().acceptance = Acceptance::Superseded;
+        leading.accept_what_runs_on(start + QUICK_TURN_MAX * 3 / 2);
+        assert_eq!(accepted(&mut leading), [ids[1]], "one that has ended does not go there");
+        assert_eq!(leading.until_accepted(start + QUICK_TURN_MAX), Some(QUICK_TURN_MAX * 3 / 4));
+        leading.accept_what_runs_on(start + 2 * QUICK_TURN_MAX);
+        assert_eq!(accepted(&mut leading), [ids[3]]);
+        assert_eq!(leading.until_accepted(start), None);
+    }
+
+    fn clients(message_id: MessageId) -> AcceptedSend {
+        AcceptedSend {
+            message_id,
+            method: "Get".into(),
+            request: Bytes::new(),
+            digest: 7,
+            sender: None,
+            accepted_ms: 1_000,
+            due_ms: 0,
+            attempts: 0,
+            refusals: 0,
+            last_failure: None,
+        }
+    }
+
+    /// What goes into the inbox with the next entry.
+    fn accepted(leading: &mut Leading) -> Vec<MessageId> {
+        let ops = std::iter::from_fn(|| leading.pending.pop());
+        let id = |op| match op {
+            Pending::Accept { send, .. } => send.message_id,
+            _ => panic!("another operation"),
+        };
+        ops.map(id).collect()
     }
 
     #[test]
