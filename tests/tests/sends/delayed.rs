@@ -121,8 +121,10 @@ async fn thousands_that_are_due_at_once_all_get_their_turn_in_time() -> Result<(
             latest = latest.max(kept.at_ms.saturating_sub(due_ms));
         }
     }
-    // 2 s on a machine that does nothing else; one that keeps this test waiting keeps the grid waiting too.
-    let limit_ms = (2_000.0 * crowding()) as u64 + STALLS_TOLERATED * stalls.longest().as_millis() as u64;
+    // 2 s on a machine that does nothing else, and twice that without optimisation; one that keeps this test waiting
+    // keeps the grid waiting too.
+    let late_ms_max = if cfg!(debug_assertions) { 4_000.0 } else { 2_000.0 };
+    let limit_ms = (late_ms_max * crowding()) as u64 + STALLS_TOLERATED * stalls.longest().as_millis() as u64;
     println!("the last of {MESSAGES} was {latest} ms late; {limit_ms} ms are let pass");
     assert!(latest < limit_ms, "the last was {latest} ms late");
     mail.grid.stop().await;

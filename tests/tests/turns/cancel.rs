@@ -332,6 +332,8 @@ async fn what_a_handler_does_about_a_cut_is_not_cut() -> Result<()> {
         stage.blocked(2).await?;
         other.abort();
         stage.heard(&format!("{key} hears CALL_CANCELLED")).await?;
+        // Or it would be taken for the next one, which would go away before it has come.
+        stage.blocked(1).await?;
     }
     stage.board.open("undo");
     stage.heard("a has made good").await?;
