@@ -73,7 +73,9 @@ impl Owner {
             let text = format!("as many sends to agents of {} wait in the region as may", agent.agent_type());
             return reply_to.refuse(overloaded(&text));
         }
-        leading.enter_inbox(&agent, message_id, digest, bytes, Acceptance::Pending);
+        let may_await = !held_back && sending.sender.is_none();
+        let acceptance = if may_await { Acceptance::Awaited } else { Acceptance::Pending };
+        leading.enter_inbox(&agent, message_id, digest, bytes, acceptance);
         if planted(Bug::AcceptBeforeCommit) {
             reply_to.accepted();
         } else if let Some(waiters) = leading.waiters.get_mut(&message_id) {
@@ -94,7 +96,7 @@ impl Owner {
         if held_back {
             return leading.accept_next(agent, send);
         }
-        if send.sender.is_none() {
+        if may_await {
             leading.await_turn(Instant::now(), agent.clone(), send.clone());
         } else {
             leading.accept_next(agent.clone(), send.clone());
@@ -269,9 +271,6 @@ impl Leading {
 
     /// Has a client's message go into the inbox only if its turn has not ended soon.
     fn await_turn(&mut self, now: Instant, agent: AgentRef, send: AcceptedSend) {
-        if let Some(waiters) = self.waiters.get_mut(&send.message_id) {
-            waiters.acceptance = Acceptance::Awaited;
-        }
         self.awaited.push_back((now + QUICK_TURN_MAX, agent, send));
     }
 
@@ -284,7 +283,7 @@ impl Leading {
     pub(super) fn accept_what_runs_on(&mut self, now: Instant) {
         while self.awaited.front().is_some_and(|(until, ..)| *until <= now) {
             let Some((_, agent, send)) = self.awaited.pop_front() else { return };
-            self.accept_awaited(&agent, &send);
+            self.accept_awaited(agent, send);
         }
     }
 
@@ -295,14 +294,14 @@ impl Leading {
         }
         let place = self.awaited.iter().position(|(_, _, send)| send.message_id == id);
         let Some((_, agent, send)) = place.and_then(|place| self.awaited.remove(place)) else { return };
-        self.accept_awaited(&agent, &send);
+        self.accept_awaited(agent, send);
     }
 
-    fn accept_awaited(&mut self, agent: &AgentRef, send: &AcceptedSend) {
+    fn accept_awaited(&mut self, agent: AgentRef, send: AcceptedSend) {
         let waiters = self.waiters.get_mut(&send.message_id);
         if let Some(waiters) = waiters.filter(|waiters| waiters.acceptance == Acceptance::Awaited) {
             waiters.acceptance = Acceptance::Pending;
-            self.accept_next(agent.clone(), send.clone());
+            self.accept_next(agent, send);
         }
     }
 
@@ -455,7 +454,7 @@ mod tests {
         let start = Instant::now();
         let ids = [1, 2, 3, 4].map(|random| MessageId::from_router(1_000, random));
         for (place, id) in ids.into_iter().enumerate() {
-            leading.enter_inbox(&agent, id, 7, 0, Acceptance::Pending);
+            leading.enter_inbox(&agent, id, 7, 0, Acceptance::Awaited);
             leading.await_turn(start + place as u32 * QUICK_TURN_MAX / 4, agent.clone(), clients(id));
         }
         assert_eq!(leading.until_accepted(start), Some(QUICK_TURN_MAX));
