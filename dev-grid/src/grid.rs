@@ -1,7 +1,7 @@
 //! The servers of a grid, and their life.
 
 use crate::{
-    DevGridError, DevGridOptions, Layout,
+    DevGridError, DevGridOptions, Layout, PortClaims,
     readiness::{Wanted, until_well},
 };
 use afdg_agent::host::AgentHost;
@@ -41,6 +41,7 @@ pub struct DevGrid {
     /// By name; without those that are stopped.
     nodes: BTreeMap<String, RunningRegionNode>,
     extension: afdg_extension::Running,
+    _ports: PortClaims,
     _lock: Arc<dyn FolderLock>,
 }
 
@@ -100,7 +101,7 @@ impl DevGrid {
             }
         };
         let lock = lock(folder.path(), &*world.disk).await?;
-        let layout = Layout::open(folder.path(), options.size, &*world.net, &*world.entropy).await?;
+        let (layout, ports) = Layout::open(folder.path(), options.size, &*world.net, &*world.entropy).await?;
         let token = PeerToken::new(&world.entropy.random_name()).map_err(failed("the peer token"))?;
         // First, since it is the one whose port a person has chosen: if that is taken, nothing has begun.
         let config = ExtensionConfig {
@@ -113,8 +114,18 @@ impl DevGrid {
         let extension = ExtensionServer::start(config, world.clone()).await;
         let extension = extension.map_err(failed("extension 1"))?;
         let (catalogs, nodes) = (BTreeMap::new(), BTreeMap::new());
-        let mut grid =
-            Self { options, folder, layout, world, token, catalogs, nodes, extension, _lock: lock };
+        let mut grid = Self {
+            options,
+            folder,
+            layout,
+            world,
+            token,
+            catalogs,
+            nodes,
+            extension,
+            _ports: ports,
+            _lock: lock,
+        };
         grid.start_all().await?;
         grid.until_well(Duration::from_millis(READY_MS_MAX)).await?;
         Ok(grid)

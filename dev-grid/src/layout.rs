@@ -1,8 +1,8 @@
 //! Which servers a grid has, and on which ports: chosen once, kept with its data, since the servers'
 //! addresses are part of what they have replicated.
 
-use crate::{LayoutError, Size};
-use afdg_runtime::{Entropy, Listener, Net};
+use crate::{LayoutError, PortClaims, Size, free_addresses};
+use afdg_runtime::{Entropy, Net};
 use serde::{Deserialize, Serialize};
 use std::{
     io,
@@ -11,12 +11,6 @@ use std::{
 
 const FILE: &str = "dev.json";
 const FORMAT: u32 = 1;
-const HOST: &str = "127.0.0.1";
-/// Below the ports that the system gives to outgoing connections (from 32768 on): one of those could take
-/// a server's port while it is stopped.
-const PORTS: std::ops::Range<u64> = 20_000..32_000;
-/// Ports that are tried before giving up.
-const TRIES_MAX: usize = 200;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layout {
@@ -29,23 +23,28 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The layout that `folder` has, or a new one, noted there.
+    /// The layout that `folder` has, or a new one, noted there; and its ports, so that no other grid takes
+    /// them.
     pub async fn open(
         folder: &Path,
         size: Size,
         net: &dyn Net,
         entropy: &dyn Entropy,
-    ) -> Result<Self, LayoutError> {
+    ) -> Result<(Self, PortClaims), LayoutError> {
         let file = folder.join(FILE);
         let failed = |error| LayoutError::Io { file: file.clone(), error };
         match std::fs::read(&file) {
-            Ok(text) => Self::read(&text, &file)?.fits(size, folder),
+            Ok(text) => {
+                let layout = Self::read(&text, &file)?.fits(size, folder)?;
+                let claims = PortClaims::of(layout.catalogs.iter().chain(&layout.nodes));
+                Ok((layout, claims))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let layout = Self::choose(size, net, entropy).await?;
+                let (layout, claims) = Self::choose(size, net, entropy).await?;
                 let text = serde_json::to_vec_pretty(&layout).map_err(|error| failed(error.into()))?;
                 std::fs::create_dir_all(folder).map_err(failed)?;
                 std::fs::write(&file, text).map_err(failed)?;
-                Ok(layout)
+                Ok((layout, claims))
             }
             Err(error) => Err(failed(error)),
         }
@@ -74,38 +73,18 @@ impl Layout {
         Ok(self)
     }
 
-    async fn choose(size: Size, net: &dyn Net, entropy: &dyn Entropy) -> Result<Self, LayoutError> {
+    async fn choose(
+        size: Size,
+        net: &dyn Net,
+        entropy: &dyn Entropy,
+    ) -> Result<(Self, PortClaims), LayoutError> {
         let catalogs = usize::from(size.catalogs.unwrap_or(Size::CATALOGS));
         let nodes = usize::from(size.nodes.unwrap_or(Size::NODES));
-        let mut addresses = free_addresses(catalogs + nodes, net, entropy).await?;
+        let (mut addresses, claims) = free_addresses(catalogs + nodes, net, entropy).await?;
         let nodes = addresses.split_off(catalogs);
         let regions = size.regions.unwrap_or(Size::REGIONS);
-        Ok(Self { format: FORMAT, catalogs: addresses, nodes, regions })
+        Ok((Self { format: FORMAT, catalogs: addresses, nodes, regions }, claims))
     }
-}
-
-/// So many different addresses of loopback on which nobody listens, for servers that have to be known by
-/// their address before they start and after they have stopped.
-pub async fn free_addresses(
-    count: usize,
-    net: &dyn Net,
-    entropy: &dyn Entropy,
-) -> Result<Vec<String>, LayoutError> {
-    // Held until all are chosen, so that no two are the same.
-    let mut held: Vec<Box<dyn Listener>> = Vec::new();
-    let mut addresses = Vec::new();
-    for _ in 0..TRIES_MAX {
-        if addresses.len() == count {
-            return Ok(addresses);
-        }
-        let port = PORTS.start + entropy.random_u64() % (PORTS.end - PORTS.start);
-        let address = format!("{HOST}:{port}");
-        if let Ok(listener) = net.bind(&address).await {
-            held.push(listener);
-            addresses.push(address);
-        }
-    }
-    Err(LayoutError::NoPorts { wanted: count, host: HOST, first: PORTS.start, last: PORTS.end })
 }
 
 #[cfg(test)]
@@ -119,9 +98,9 @@ mod tests {
         let world = World::real();
         let open = |size| Layout::open(folder.path(), size, &*world.net, &*world.entropy);
         let size = Size { catalogs: Some(1), nodes: Some(2), regions: None };
-        let first = open(size).await.unwrap();
+        let (first, _) = open(size).await.unwrap();
         assert_eq!((first.catalogs.len(), first.nodes.len(), first.regions), (1, 2, 3));
-        assert_eq!(open(Size::default()).await.unwrap(), first);
+        assert_eq!(open(Size::default()).await.unwrap().0, first);
         let error = open(Size { nodes: Some(3), ..size }).await.unwrap_err();
         assert!(
             matches!(error, LayoutError::OtherSize { what: "nodes", found: 2, wanted: 3, .. }),

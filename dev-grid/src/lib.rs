@@ -8,10 +8,12 @@ mod error;
 mod grid;
 mod layout;
 mod options;
+mod ports;
 mod readiness;
 
 pub use error::{DevGridError, LayoutError};
 pub use grid::DevGrid;
-pub use layout::{Layout, free_addresses};
+pub use layout::Layout;
 pub use options::{DevGridOptions, Size};
+pub use ports::{PortClaims, free_addresses};
 pub use readiness::{Probe, Wanted, until_well};

@@ -1,7 +1,7 @@
 //! A grid of processes in which one region node, always the same, ends at fail points.
 
 use crate::{AFDG, clients::Clients, node};
-use afdg_dev_grid::free_addresses;
+use afdg_dev_grid::{PortClaims, free_addresses};
 use afdg_process::environment::FAIL_POINTS;
 use afdg_proto::pb::admin::{InspectAgentRequest, Region, TransferLeaderRequest};
 use afdg_proto::pb::admin::{agents_client::AgentsClient, cluster_client::ClusterClient};
@@ -46,6 +46,7 @@ pub struct Arena {
     here: Region,
     there: Region,
     aside: Region,
+    _ports: PortClaims,
 }
 
 impl Arena {
@@ -53,7 +54,7 @@ impl Arena {
         let options = Options { catalogs: 1, extensions: 1, ..Options::default() };
         let folder = tempfile::Builder::new().prefix("afdg-fail-points-").tempdir()?;
         let (world, servers) = (World::real(), options.servers());
-        let addresses = free_addresses(servers.len(), &*world.net, &*world.entropy).await?;
+        let (addresses, ports) = free_addresses(servers.len(), &*world.net, &*world.entropy).await?;
         let this = std::env::current_exe()?;
         let place = |(server, listen): (&afdg_tests::processes::Server, String)| {
             let command: Vec<OsString> = match server.role {
@@ -79,7 +80,7 @@ impl Arena {
         let there = others.into_iter().next().context("the victim is to lead all regions")?;
         let clients = Arc::new(Clients::new(&endpoints)?);
         let leads = Leads { operator: Client::lazy(endpoint)?, victim };
-        Ok(Self { grid, clients, leads, here, there, aside })
+        Ok(Self { grid, clients, leads, here, there, aside, _ports: ports })
     }
 
     pub fn region(&self, ground: Ground) -> &Region {

@@ -11,7 +11,7 @@ mod process;
 pub use config::{Options, Server, config_text};
 
 use crate::PROBE;
-use afdg_dev_grid::{Wanted, free_addresses, until_well};
+use afdg_dev_grid::{PortClaims, Wanted, free_addresses, until_well};
 use afdg_runtime::World;
 use anyhow::{Context, bail};
 use process::Process;
@@ -52,6 +52,7 @@ pub struct Processes {
     folder: TempDir,
     began: Instant,
     ended_well: bool,
+    _ports: PortClaims,
     _alone: Option<MutexGuard<'static, ()>>,
 }
 
@@ -78,13 +79,15 @@ impl Processes {
         let folder = tempfile::Builder::new().prefix("afdg-processes-").tempdir()?;
         let world = World::real();
         let servers = options.servers();
-        let addresses = free_addresses(servers.len(), &*world.net, &*world.entropy).await?;
+        let (addresses, ports) = free_addresses(servers.len(), &*world.net, &*world.entropy).await?;
         let place = |(server, listen): (&Server, String)| {
             let command = [binary.clone().into(), "server".into(), server.role.into()];
             (server.name.clone(), Place { listen, command: command.into(), environment: Vec::new() })
         };
         let places = servers.iter().zip(addresses).map(place).collect();
-        Self::new(binary, options, folder, &places)
+        let mut grid = Self::new(binary, options, folder, &places)?;
+        grid._ports = ports;
+        Ok(grid)
     }
 
     /// A grid whose servers are not started yet, each with its place.
@@ -115,7 +118,17 @@ impl Processes {
             processes.insert(server.name.clone(), process);
         }
         let began = Instant::now();
-        Ok(Self { binary, options, processes, endpoints, folder, began, ended_well: false, _alone: None })
+        Ok(Self {
+            binary,
+            options,
+            processes,
+            endpoints,
+            folder,
+            began,
+            ended_well: false,
+            _ports: PortClaims::default(),
+            _alone: None,
+        })
     }
 
     /// Of all servers, in order: catalog servers, extensions, region nodes.

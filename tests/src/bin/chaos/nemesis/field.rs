@@ -2,6 +2,7 @@
 
 use super::{Fault, Kind, LeaderDeath, Servers};
 use crate::{network::Network, rights, shim::Shim, small_disk::SmallDisk};
+use afdg_dev_grid::{PortClaims, free_addresses};
 use afdg_proto::pb::admin::{GetStatusRequest, cluster_client::ClusterClient};
 use afdg_runtime::{World, process::EXIT_SERVER_FAILED};
 use afdg_tests::{
@@ -41,6 +42,7 @@ pub struct Field {
     small_disk: Option<(String, SmallDisk)>,
     /// What can't be done here, and why.
     pub missing: BTreeMap<Kind, String>,
+    _ports: PortClaims,
 }
 
 /// What a grid is made from.
@@ -95,11 +97,13 @@ impl Field {
         if let Err(why) = &small_disk {
             lack(&[Kind::FullDisk], why);
         }
-        let places = places(&all, ground.afdg, network.as_ref(), shim.as_ref()).await?;
+        let world = World::real();
+        let (loopback, ports) = free_addresses(all.len(), &*world.net, &*world.entropy).await?;
+        let places = places(&all, ground.afdg, loopback, network.as_ref(), shim.as_ref())?;
         let grid = Processes::new(ground.afdg.to_owned(), options, folder, &places)?;
         let servers =
             Servers { all: grid.names(), nodes: grid.names_of("node"), catalogs: grid.names_of("catalog") };
-        Ok(Self { grid, servers, network, shim, small_disk: small_disk.ok(), missing })
+        Ok(Self { grid, servers, network, shim, small_disk: small_disk.ok(), missing, _ports: ports })
     }
 
     pub fn possible(&self) -> Vec<Kind> {
@@ -254,14 +258,14 @@ fn small_disk(grid: &Path, folder: &Path, run: Duration) -> anyhow::Result<(Stri
     Ok((NODE.to_owned(), disk))
 }
 
-async fn places(
+/// Where there is no network of the grid's own, the servers listen on `loopback`.
+fn places(
     servers: &[Server],
     afdg: &Path,
+    loopback: Vec<String>,
     network: Option<&Network>,
     shim: Option<&Shim>,
 ) -> anyhow::Result<BTreeMap<String, Place>> {
-    let world = World::real();
-    let loopback = afdg_dev_grid::free_addresses(servers.len(), &*world.net, &*world.entropy).await?;
     let this: PathBuf = std::env::current_exe()?;
     let mut places = BTreeMap::new();
     for (server, loopback) in servers.iter().zip(loopback) {
