@@ -31,7 +31,7 @@ const OF_REGIONS: [(&str, &str, Value); 10] = [
     ("afdg_region_calling_turns", "Of those, turns that wait for calls to other agents", |region| {
         region.turns_calling
     }),
-    ("afdg_region_inbox_messages", "Accepted sends whose turn is not committed", |region| {
+    ("afdg_region_inbox_messages", "Sends that were taken and whose turn is not committed", |region| {
         region.inbox_messages
     }),
     ("afdg_region_inbox_bytes", "Request bytes of those", |region| region.inbox_bytes),

@@ -38,6 +38,9 @@ impl BoxAgent for MailBox {
         if by_chance || at_ms < letter.refused_until_ms {
             return Err(AgentError::refused("NOT_NOW", "the letter is refused for now"));
         }
+        if letter.takes_ms > 0 {
+            tokio::time::sleep(Duration::from_millis(letter.takes_ms)).await;
+        }
         let kept = Kept { from: letter.from, number: letter.number, at_ms };
         ctx.entity(LETTERS).push(&kept).await?;
         Ok(Received { letters: ctx.entity(LETTERS).len().await? })

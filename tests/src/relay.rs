@@ -40,6 +40,9 @@ async fn keep(ctx: &mut Context, request: KeepRequest) -> Result<Kept, AgentErro
     if ctx.now_ms() < request.refused_until_ms {
         return Err(AgentError::refused("NOT_NOW", "the mark is refused for now"));
     }
+    if request.takes_ms > 0 {
+        tokio::time::sleep(Duration::from_millis(request.takes_ms)).await;
+    }
     let mark = Mark { mark: request.mark, message_id: ctx.message_id().to_string() };
     ctx.entity(MARKS).push(&mark).await?;
     let mut called = Vec::new();

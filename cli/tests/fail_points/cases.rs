@@ -16,6 +16,8 @@ pub enum Scenario {
     CallerGoes,
     /// A client sends here, and the turn fails at first.
     SentByClient,
+    /// A client sends here, and the turn takes long: the message has to stand before its effects do.
+    SlowForClient,
     /// There sends here twice.
     SentByAgent,
     /// A client sends here, to be held back.
@@ -60,9 +62,9 @@ fn scenarios(point: FailPoint) -> &'static [Scenario] {
         // Nobody knows of the turn then but its caller.
         Step::RecordTurn if point.moment == Moment::Before => &[CallsAndSends],
         Step::RecordTurn | Step::Call | Step::RecordedTurn => &[CallsAndSends, CallerGoes],
-        Step::Accept => &[SentByClient, SentByAgent],
+        Step::Accept => &[SentByClient, SlowForClient, SentByAgent],
         Step::AcceptHeld => &[HeldForClient, HeldForAgent],
-        Step::InboxTurn => &[SentByAgent, HeldForClient, RingsItself],
+        Step::InboxTurn => &[SlowForClient, SentByAgent, HeldForClient, RingsItself],
         Step::FailAttempt => &[FailsAtFirst],
         Step::GiveUp => &[FailsForGood],
         Step::SendingTurn | Step::Deliver | Step::SettleSends => &[Sends],

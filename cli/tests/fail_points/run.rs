@@ -31,6 +31,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const REFUSED_MS: u64 = 600;
 /// By then a message is a dead letter.
 const DEAD_MS: u64 = 3_000;
+/// Longer than a leader waits for a turn before it notes the message by itself.
+const SLOW_MS: u64 = 50;
 const DELAY_MS: u64 = 400;
 /// Past this a message that was not delivered is given up.
 const DAY_MS: &str = "86400000";
@@ -287,6 +289,7 @@ fn act(scenario: Scenario, agents: &Agents, letter: Option<DeadLetter>) -> Resul
             keep(here, [calls.to_vec(), vec![errand(Way::Send, there, "sent")]].concat())
         }
         Scenario::SentByClient => send(KeepRequest { refused_until_ms, ..mark("sent", Vec::new()) }, 0),
+        Scenario::SlowForClient => send(KeepRequest { takes_ms: SLOW_MS, ..mark("sent", Vec::new()) }, 0),
         Scenario::HeldForClient => send(mark("sent", Vec::new()), DELAY_MS),
         Scenario::SentByAgent => {
             keep(there, ["first", "second"].map(|mark| errand(Way::Send, here, mark)).to_vec())
@@ -323,7 +326,10 @@ fn books(case: Case, agents: &Agents) -> Books {
         Scenario::Called | Scenario::Cancelled => (&["own"], &[]),
         Scenario::CalledByAgent => (&["called"], &["own"]),
         Scenario::CallsAndSends | Scenario::CallerGoes => (&["own"], &["first", "second", "sent"]),
-        Scenario::SentByClient | Scenario::HeldForClient | Scenario::LetterRetried => (&["sent"], &[]),
+        Scenario::SentByClient
+        | Scenario::SlowForClient
+        | Scenario::HeldForClient
+        | Scenario::LetterRetried => (&["sent"], &[]),
         Scenario::SentByAgent | Scenario::HeldForAgent | Scenario::FailsAtFirst => {
             (&["first", "second"], &["own"])
         }

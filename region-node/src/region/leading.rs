@@ -305,7 +305,7 @@ pub struct Leading {
     /// There was no room for more that is due: nothing is looked at before that, milliseconds since the Unix
     /// epoch.
     pub due_full_until_ms: u64,
-    /// Accepted sends whose turn is not committed.
+    /// Sends that were taken and whose turn is not committed.
     pub inbox: Held,
     pub lanes: HashMap<LaneKey, Lane>,
     /// Lanes with something to deliver that wait for a place.

@@ -14,7 +14,7 @@ pub struct Measures {
     pub turns_running: usize,
     /// Of those, how many wait for a call.
     pub turns_calling: usize,
-    /// Accepted sends whose turn is not committed.
+    /// Sends that were taken and whose turn is not committed.
     pub inbox_messages: usize,
     pub inbox_bytes: usize,
     /// Of those, how many are held back or wait for their next attempt.

@@ -299,10 +299,7 @@ impl Owner {
                     if self.leading.as_ref().is_some_and(|leading| leading.proposed.is_empty()) {
                         gather().await;
                     }
-                    for _ in 1..EVENTS_AT_ONCE {
-                        let Ok(event) = happening.try_recv() else { break };
-                        self.handle(event);
-                    }
+                    self.handle_what_waits(&mut happening);
                 }
                 // All handles are gone: the region has left the node.
                 Happened::Closed => return,
@@ -311,6 +308,7 @@ impl Owner {
                         let Some(admission) = arrivals.next() else { break };
                         self.admit(admission);
                     }
+                    self.await_quick_turns(&mut happening).await;
                 }
                 Happened::Tick => self.keep_house(),
                 Happened::Look => {
@@ -320,8 +318,12 @@ impl Owner {
                 }
                 Happened::Due => {}
             }
+            let now = Instant::now();
+            if self.leading.as_ref().and_then(|leading| leading.until_accepted(now)) == Some(Duration::ZERO) {
+                // Turns that have ended meanwhile have not taken too long.
+                self.handle_what_waits(&mut happening);
+            }
             if let Some(leading) = self.leading.as_mut() {
-                let now = Instant::now();
                 leading.load.look_at_pace(now);
                 leading.window.look(now);
                 leading.accept_what_runs_on(now);
@@ -331,6 +333,24 @@ impl Owner {
             self.check_reads();
             self.propose();
             self.report(*lead.borrow());
+        }
+    }
+
+    /// The turn of an agent's send that ends at once goes into the next entry together with the send.
+    async fn await_quick_turns(&mut self, happening: &mut mpsc::UnboundedReceiver<Event>) {
+        let is_acceptance = |op: &Pending| matches!(op, Pending::Accept { .. });
+        let may_propose = |leading: &&Leading| leading.may_propose() && leading.window.room() > 0;
+        let leading = self.leading.as_ref().filter(may_propose);
+        if leading.is_some_and(|leading| leading.pending.iter().any(is_acceptance)) {
+            gather().await;
+            self.handle_what_waits(happening);
+        }
+    }
+
+    fn handle_what_waits(&mut self, happening: &mut mpsc::UnboundedReceiver<Event>) {
+        for _ in 1..EVENTS_AT_ONCE {
+            let Ok(event) = happening.try_recv() else { break };
+            self.handle(event);
         }
     }
 

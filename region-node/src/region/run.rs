@@ -398,14 +398,16 @@ impl Leading {
 
     /// Whether the turn's message stands in the inbox, or will before the turn's effects do. If it was not
     /// even proposed to, it need not go there; but an agent's send has to, since the agent's next one may be
-    /// proposed between the message and the effects, and must not stand without it.
+    /// proposed between the message and the effects, and must not stand without it; and so has one whose turn
+    /// is recorded, since a new leader that finds the record alone would take it for a call.
     fn supersede_acceptance(&mut self, running: &Running) -> bool {
         let message = &running.message;
         let is_clients = message.send.as_ref().is_some_and(|send| send.sender.is_none());
+        let need_not_stand = is_clients && !running.recorded;
         let Some(waiters) = self.waiters.get_mut(&message.message_id) else { return false };
         match waiters.acceptance {
             Acceptance::None | Acceptance::Superseded => false,
-            Acceptance::Awaited | Acceptance::Pending if is_clients => {
+            Acceptance::Awaited | Acceptance::Pending if need_not_stand => {
                 waiters.acceptance = Acceptance::Superseded;
                 false
             }

@@ -170,14 +170,20 @@ impl Owner {
             Ok(letter) => letter,
             Err(error) => return self.storage_failed(&error.to_string()),
         };
-        let is_first = letter.is_some() && leading.letters_settling.insert((op.agent.clone(), op.number));
-        // Until it is known to stand in the inbox its id must not be taken for a new one. Where another
-        // decision is under way, that one settles it.
-        if let Some(letter) = letter.filter(|_| is_first)
-            && (op.verdict, letter.side) == (LetterVerdict::TryAgain, Side::Receiver)
-        {
-            let waiters = Waiters::of(&op.agent, letter.send.digest, Acceptance::Proposed);
-            leading.waiters.entry(letter.send.message_id).or_insert(waiters);
+        let place = (op.agent.clone(), op.number);
+        let is_first = letter.is_some() && !leading.letters_settling.contains(&place);
+        if let Some(letter) = letter.filter(|_| is_first) {
+            if (op.verdict, letter.side) == (LetterVerdict::TryAgain, Side::Receiver) {
+                // Sent anew under its id, long after it was given up: the letter stays until that has ended.
+                if leading.knows(letter.send.message_id) {
+                    let _ = settled.send(false);
+                    return;
+                }
+                // Until it is known to stand in the inbox its id must not be taken for a new one.
+                let waiters = Waiters::of(&op.agent, letter.send.digest, Acceptance::Proposed);
+                leading.waiters.insert(letter.send.message_id, waiters);
+            }
+            leading.letters_settling.insert(place);
         }
         leading.wait_for_entry(Pending::SettleLetter { op, settled, is_first });
     }

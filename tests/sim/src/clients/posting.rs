@@ -20,6 +20,10 @@ const COLLECTIONS_MAX: u32 = 60;
 /// Of 100 letters, so many may be refused, each in so many of 100 turns: few enough that none is given up.
 const REFUSED_PERCENT: u64 = 30;
 const REFUSED_TURNS_PERCENT: u32 = 20;
+/// Of 100 letters that a client sends, so many take their box up to so long: some longer than a leader waits
+/// before it notes a message apart from its turn, some not.
+const SLOW_PERCENT: u64 = 25;
+const SLOW_MS_MAX: u64 = 8;
 /// Of 100 letters, so many are held back for up to a second.
 const HELD_BACK_PERCENT: u64 = 10;
 /// A schedule starts within this, and rings a few times.
@@ -46,7 +50,8 @@ impl Client {
         } else {
             let (from, to) = (format!("client-{}", self.number), letters::receiver(self.random(BOXES)));
             let number = self.board.lock().letters.letter(&from, &to);
-            let letter = mail::Letter { from, number, refused_percent, ..Default::default() };
+            let takes_ms = if self.random(100) < SLOW_PERCENT { 1 + self.random(SLOW_MS_MAX) } else { 0 };
+            let letter = mail::Letter { from, number, refused_percent, takes_ms, ..Default::default() };
             (to, "Receive", letter.encode_to_vec())
         };
         let (agent, method) = (format!("mail.v1.Box/{agent}"), method.to_owned());
