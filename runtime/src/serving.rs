@@ -1,7 +1,9 @@
 //! The threads that serve, and how many of them may be lent to code that can keep them.
 
+use crate::gather::wake_kept;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use tokio::sync::Notify;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Counts the threads of one process's runtime that are lent: all but one may be.
 #[derive(Debug)]
@@ -11,6 +13,8 @@ pub struct ServingThreads {
     /// Those who wait for one.
     waiting: AtomicUsize,
     given_back: Notify,
+    /// Sees to those who gather on a thread that whoever it is lent to keeps.
+    _wakes_kept: Option<AbortOnDropHandle<()>>,
 }
 
 /// A thread that somebody has, until this is dropped.
@@ -29,13 +33,23 @@ impl Drop for LentThread<'_> {
 impl ServingThreads {
     /// Of the runtime that the caller runs on. Where that has one thread only there is none to keep back.
     pub fn here() -> Self {
-        let threads =
-            tokio::runtime::Handle::try_current().map_or(1, |handle| handle.metrics().num_workers());
-        Self::with_lent_max(if threads > 1 { threads - 1 } else { usize::MAX })
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) if runtime.metrics().num_workers() > 1 => Self {
+                _wakes_kept: Some(AbortOnDropHandle::new(runtime.spawn(wake_kept()))),
+                ..Self::with_lent_max(runtime.metrics().num_workers() - 1)
+            },
+            _ => Self::with_lent_max(usize::MAX),
+        }
     }
 
     pub fn with_lent_max(lent_max: usize) -> Self {
-        Self { lent_max, lent: AtomicUsize::new(0), waiting: AtomicUsize::new(0), given_back: Notify::new() }
+        Self {
+            lent_max,
+            lent: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            given_back: Notify::new(),
+            _wakes_kept: None,
+        }
     }
 
     /// The thread that the caller runs on, if one more may be lent.
