@@ -97,17 +97,16 @@ mod tests {
         let stops = Arc::clone(&stop);
         let gathers = tokio::spawn(async move {
             // The next on this thread, and no other thread takes it.
-            let keeps = tokio::spawn(async move {
+            let _keeps = tokio::spawn(async move {
                 while !stops.load(SeqCst) {
                     std::thread::sleep(Duration::from_millis(1));
                 }
             });
             gather().await;
-            keeps
         });
         let gathered = tokio::time::timeout(PATIENCE, gathers).await;
         stop.store(true, SeqCst);
-        gathered.expect("it goes on").unwrap().await.unwrap();
+        gathered.expect("it goes on").unwrap();
         drop(serving);
     }
 }
