@@ -5,7 +5,7 @@ use crate::LayoutError;
 use afdg_runtime::{Entropy, Net};
 use std::net::UdpSocket;
 
-pub const HOST: &str = "127.0.0.1";
+const HOST: &str = "127.0.0.1";
 /// Below the ports that the system gives to outgoing connections (from 32768 on): one of those could take
 /// a server's port while it is stopped.
 const PORTS: std::ops::Range<u64> = 20_000..32_000;

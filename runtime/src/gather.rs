@@ -34,7 +34,7 @@ pub async fn gather() {
     let mut yields = std::pin::pin!(tokio::task::yield_now());
     std::future::poll_fn(|context| match &place {
         // Woken, by whichever of the two.
-        Some(Place(_)) => Poll::Ready(()),
+        Some(_) => Poll::Ready(()),
         None => {
             let yielded = yields.as_mut().poll(context);
             if yielded.is_pending() {
@@ -61,7 +61,9 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        gathering().wakers.remove(&self.0);
+        let waker = gathering().wakers.remove(&self.0);
+        // Not under the lock: it may be the last to hold something that gathers too.
+        drop(waker);
     }
 }
 
